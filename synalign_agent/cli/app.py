@@ -1,0 +1,53 @@
+"""`synalign`: the commands, their exit codes, and errors as plain sentences."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from synalign_agent import __version__
+from synalign_agent.cli import config as config_commands
+from synalign_agent.cli.export import export, report
+from synalign_agent.cli.init import init
+from synalign_agent.cli.output import print_error
+from synalign_agent.cli.run import resume, run
+from synalign_agent.cli.status import status
+from synalign_agent.errors import SynAlignError
+
+app = typer.Typer(
+    name="synalign",
+    help="Write synthetic text that matches the distribution of your real data.",
+    epilog="Exit codes: 0 done, 2 bad usage or input, 3 stopped by a limit before the samples asked for, 4 waiting for review, "
+    "5 endpoint failure (resumable), 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(init)
+app.command()(run)
+app.command()(resume)
+app.command()(status)
+app.command()(report)
+app.command()(export)
+app.add_typer(config_commands.app, name="config")
+
+
+@app.callback(invoke_without_command=True)
+def top(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Write synthetic text that matches the distribution of your real data."""
+    if version:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend end with their sentence and exit code, not with a traceback."""
+    try:
+        app()
+    except SynAlignError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(130)

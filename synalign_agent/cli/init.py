@@ -1,0 +1,27 @@
+"""`synalign init`: write a commented configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synalign_agent.cli.output import stderr_console
+from synalign_agent.errors import InputError
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("synalign.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented configuration: it runs as it is, on the example data with the embedded model."""
+    from synalign_agent.config_file import commented_yaml, example_config
+
+    if path.exists() and not force:
+        raise InputError(f"{path} exists; --force replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(commented_yaml(example_config()), encoding="utf-8")
+    console = stderr_console()
+    console.print(f"Wrote {path}. Point data.path at your rows and llm at your endpoint, then:", soft_wrap=True)
+    console.print(f"  synalign config check {path}\n  synalign run {path}", soft_wrap=True)

@@ -1,0 +1,132 @@
+"""The live view of a run: a panel on a terminal, plain lines elsewhere; warnings are always shown above it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from synalign_agent.cli.output import number, stderr_console
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from synalign_agent.session import Session
+
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 15.0
+
+
+@contextmanager
+def watch(session: Session) -> Iterator[Callable[[str], None]]:
+    """Show the progress of a session until the block ends; yield a function that takes what is being prepared."""
+    console = stderr_console()
+    view = _View(session)
+    with _warnings_on(console):
+        if console.is_terminal:
+            from rich.live import Live
+
+            with Live(get_renderable=view.panel, console=console, refresh_per_second=1 / _REFRESH_SECONDS):
+                yield view.notify
+        else:
+            stop = threading.Event()
+            printer = threading.Thread(target=_print_lines, args=(view, console, stop), daemon=True)
+            printer.start()
+            try:
+                yield lambda stage: (view.notify(stage), console.print(stage))[0]
+            finally:
+                stop.set()
+                printer.join()
+
+
+class _View:
+    """What is known of a run, read from its store."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._stage = "Starting"
+        self._started = time.monotonic()
+        self._tokens_before = self._completion_tokens()
+
+    def notify(self, stage: str) -> None:
+        self._stage = stage
+
+    def line(self) -> str:
+        """Return one line of plain text."""
+        s = self._session.summary()
+        mmd2 = s["mmd2"]
+        return (
+            f"round {s['n_rounds'] + 1}: {self._pool_text(s)}; calls {s['calls']['done']} done, {s['calls']['failed']} failed; "
+            f"{self._tokens_per_second(s):.0f} tokens/s; {s['cost_usd']:.4f} USD; rejected {sum(s['rejections'].values())}; "
+            f"MMD2 {number(mmd2['aligned'])} (target {number(mmd2['target'])}, floor {number(mmd2['floor'])})"
+        )
+
+    def panel(self) -> RenderableType:
+        """Return the panel for a terminal."""
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        s = self._session.summary()
+        mmd2, calls, tokens = s["mmd2"], s["calls"], s["tokens"]
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", justify="right")
+        grid.add_column()
+        grid.add_row("round", f"{s['n_rounds'] + 1}   [dim]{self._stage}[/]")
+        grid.add_row("accepted", self._pool_text(s))
+        grid.add_row("rejected", "  ".join(f"{reason} {count}" for reason, count in s["rejections"].items()) or "–")
+        grid.add_row("calls", f"{calls['done']} done  {calls['failed']} failed")
+        grid.add_row(
+            "tokens", f"{tokens['prompt']:,} + {tokens['completion']:,}   {self._tokens_per_second(s):.0f} per second"
+        )
+        grid.add_row("cost", f"{s['cost_usd']:.4f} USD   {time.monotonic() - self._started:.0f} s")
+        grid.add_row(
+            "MMD²",
+            f"[bold]{number(mmd2['aligned'])}[/]   raw {number(mmd2['raw'])}   floor {number(mmd2['floor'])}   "
+            f"target {number(mmd2['target'])}",
+        )
+        bar = ProgressBar(
+            total=self._session.config.pool_target, completed=min(s["n_pool"], self._session.config.pool_target)
+        )
+        return Panel(Group(grid, bar), title=f"synalign · {self._session.thread_id}", title_align="left")
+
+    def _pool_text(self, summary: dict[str, Any]) -> str:
+        wanted = self._session.config.pool_target
+        return f"{summary['n_pool']} of {wanted} for the pool, {summary['n_requested']} to deliver"
+
+    def _tokens_per_second(self, summary: dict[str, Any]) -> float:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return float(summary["tokens"]["completion"] - self._tokens_before) / seconds
+
+    def _completion_tokens(self) -> int:
+        return int(self._session.summary()["tokens"]["completion"])
+
+
+def _print_lines(view: _View, console: Console, stop: threading.Event) -> None:
+    while not stop.wait(_LINE_SECONDS):
+        console.print(view.line(), soft_wrap=True)
+
+
+@contextmanager
+def _warnings_on(console: Console) -> Iterator[None]:
+    """Send log records and Python warnings through the console, so that the panel never covers them."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=console, show_path=False, level=logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            # A library's deprecation notes are for its developers, not for who runs a synthesis.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)

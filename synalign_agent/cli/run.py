@@ -1,0 +1,120 @@
+"""`synalign run` and `synalign resume`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from synalign_agent.cli.output import print_json, print_summary, print_warning, stderr_console
+from synalign_agent.errors import InterruptedByUser, SynAlignError
+
+if TYPE_CHECKING:
+    from synalign_agent.session import Session
+
+RunsDir = Annotated[Path, typer.Option(help="Folder that holds the session folders.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Continue although the configuration is not the session's.")
+]
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration file; `synalign init` writes one.")],
+    real: Annotated[str | None, typer.Option(help="Real rows: file, Hugging Face dataset, or example:NAME.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Field that holds the text.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Field that holds the label; '' for none.")] = None,
+    n_samples: Annotated[int | None, typer.Option(help="Synthetic rows to deliver.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, ending in /v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint, or GGUF path if embedded.")] = None,
+    runs_dir: Annotated[str | None, typer.Option(help="Folder that holds the session folders.")] = None,
+    thread_id: Annotated[str | None, typer.Option(help="Name of the session; an existing one is continued.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    accept_changes: AcceptChanges = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic dataset that matches real rows. Options override the configuration file."""
+    stderr = stderr_console()
+    with stderr.status("Starting"):
+        from synalign_agent.config import SessionConfig
+        from synalign_agent.session import Session
+
+        settings = SessionConfig.load(config).with_overrides(
+            {
+                "data.path": real,
+                "data.text_column": text_column,
+                "data.label_column": label_column,
+                "n_samples": n_samples,
+                "llm.base_url": base_url,
+                # An endpoint on the command line means that endpoint, whatever provider the file names.
+                "llm.provider": "openai" if base_url else None,
+                "llm.model": model,
+                "runs_dir": runs_dir,
+                "seed": seed,
+            }
+        )
+        if label_column == "":
+            settings = settings.model_copy(update={"data": settings.data.model_copy(update={"label_column": None})})
+        session = Session.create(settings, thread_id=thread_id, accept_changes=accept_changes)
+    _run(session, as_json)
+
+
+def resume(
+    thread_id: Annotated[str, typer.Argument(help="Name of the session.")],
+    runs_dir: RunsDir = Path("runs"),
+    accept_changes: AcceptChanges = False,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a session that was paused, interrupted or killed. No finished call is sent again."""
+    stderr = stderr_console()
+    with stderr.status("Starting"):
+        from synalign_agent.session import Session
+
+        session = Session.open(thread_id, runs_dir=runs_dir, accept_changes=accept_changes)
+    _run(session, as_json)
+
+
+def resume_command(session: Session) -> str:
+    """Return the command that continues a session."""
+    return f"synalign resume {session.thread_id} --runs-dir {session.folder.parent}"
+
+
+def _run(session: Session, as_json: bool) -> None:
+    from synalign_agent.cli.panel import watch
+
+    with session:
+        for line in session.summary()["warnings"]:
+            print_warning(line)
+        try:
+            with watch(session) as notify:
+                summary = asyncio.run(session.arun(notify=notify, handle_signals=True))
+        except InterruptedByUser:
+            _print_stopped(session, "Stopped. Every finished call is saved.", as_json)
+            raise typer.Exit(InterruptedByUser.exit_code) from None
+        except SynAlignError as error:
+            # Bad input keeps its own message; what can be resumed says how.
+            if error.exit_code != 2:
+                _print_stopped(session, "The session is saved.", as_json)
+            raise
+        _show(summary, as_json)
+        if summary["n_selected"] < summary["n_requested"]:
+            print_warning(
+                f"{summary['n_selected']} of {summary['n_requested']} samples: {summary['stop_reason']}. "
+                f"Raise the limit in {session.folder / 'config.yaml'} and run `{resume_command(session)} --accept-changes`"
+            )
+            raise typer.Exit(3)
+
+
+def _print_stopped(session: Session, what: str, as_json: bool) -> None:
+    stderr_console().print(f"{what} Resume with: [bold]{resume_command(session)}[/]", soft_wrap=True)
+    if as_json:
+        print_json(session.summary())
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(summary)

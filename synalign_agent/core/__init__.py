@@ -1,0 +1,1 @@
+"""Pure numerics: arrays in, numbers or row indices out; no I/O, clock or globals."""

@@ -1,0 +1,1 @@
+"""Reading real rows and splitting them into reference and hold-out."""

@@ -1,0 +1,32 @@
+"""Split real rows into reference (explored, fitted, shown) and hold-out (only for scoring)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synalign_agent.records import RealRow, content_id
+
+
+def split_rows(
+    texts: Sequence[str], labels: Sequence[str], *, holdout_fraction: float, min_holdout_rows: int, seed: int
+) -> list[RealRow]:
+    """Return the rows in input order, each marked `reference` or `holdout`.
+
+    Per label, `max(holdout_fraction * n, min_holdout_rows)` rows are held out. A label with fewer than
+    `2 * min_holdout_rows` rows gets no hold-out: it would leave too little to explore, and its distances are then taken to
+    the reference. Rows are ordered by a hash of seed and content, so that adding rows to a file moves few of the others.
+    """
+    ids = [content_id(label, text) for text, label in zip(texts, labels, strict=True)]
+    by_label: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_label.setdefault(label, []).append(index)
+    held: set[int] = set()
+    for rows in by_label.values():
+        if holdout_fraction == 0 or len(rows) < 2 * min_holdout_rows:
+            continue
+        n_holdout = min(max(round(holdout_fraction * len(rows)), min_holdout_rows), len(rows) - min_holdout_rows)
+        held.update(sorted(rows, key=lambda index: content_id(str(seed), ids[index]))[:n_holdout])
+    return [
+        RealRow(ids[index], texts[index], labels[index], "holdout" if index in held else "reference")
+        for index in range(len(texts))
+    ]

@@ -1,0 +1,25 @@
+"""What the gates look at and what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text out of a valid reply, not yet data."""
+
+    call_key: str
+    position: int
+    """Place in the reply, from 0."""
+    cluster_id: str
+    label: str
+    text: str
+
+
+class Verdict(NamedTuple):
+    """Why a candidate is rejected."""
+
+    reason: str
+    detail: str

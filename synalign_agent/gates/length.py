@@ -1,0 +1,57 @@
+"""Too short, too long, cut at the schema's limit, or the same words over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from synalign_agent.config import LengthGateConfig
+from synalign_agent.gates.base import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimits:
+    """Inclusive limits, in characters, and the usual length, in words."""
+
+    min_characters: int
+    max_characters: int
+    usual_words: tuple[int, int]
+    """The 10 % and 90 % quantiles of the real rows: what the prompt asks for."""
+
+
+def length_limits(texts: Sequence[str], config: LengthGateConfig) -> LengthLimits:
+    """Derive the limits from real texts (half the 1 % quantile, 1.5 times the 99 %) where the configuration has none."""
+    characters = np.array([len(text) for text in texts])
+    words = np.array([len(text.split()) for text in texts])
+    low, high = np.quantile(characters, [0.01, 0.99])
+    usual = np.quantile(words, [0.1, 0.9])
+    return LengthLimits(
+        config.min_characters or max(1, int(0.5 * low)),
+        config.max_characters or max(20, int(np.ceil(1.5 * high))),
+        (max(1, round(float(usual[0]))), max(1, round(float(usual[1])))),
+    )
+
+
+def check_length(text: str, limits: LengthLimits, *, limit_in_schema: bool) -> Verdict | None:
+    """Reject by length; where the schema holds the limit, a text that reaches it was cut in mid-sentence."""
+    if not text.strip():
+        return Verdict("empty", "")
+    if len(text) < limits.min_characters:
+        return Verdict("too_short", f"{len(text)} characters, at least {limits.min_characters} wanted")
+    if limit_in_schema and len(text) >= limits.max_characters:
+        return Verdict("text_cut", f"reached the limit of {limits.max_characters} characters in the schema")
+    if len(text) > limits.max_characters:
+        return Verdict("too_long", f"{len(text)} characters, at most {limits.max_characters} wanted")
+    return None
+
+
+def check_repetition(text: str, max_share: float) -> Verdict | None:
+    """Reject a text in which more than `max_share` of the word pairs repeat an earlier pair: a small model in a loop."""
+    words = text.lower().split()
+    pairs = list(zip(words, words[1:], strict=False))
+    if len(pairs) < 4:
+        return None
+    share = 1 - len(set(pairs)) / len(pairs)
+    return Verdict("repetitive", f"{share:.0%} of its word pairs repeat") if share > max_share else None

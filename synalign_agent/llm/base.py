@@ -1,0 +1,43 @@
+"""What the nodes need of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from synalign_agent.prompting.catalog import PromptTemplate
+from synalign_agent.records import CallRecord
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """One structured call: a prompt with its values, the schema of the reply, and which draw of it this is."""
+
+    node: str
+    prompt: PromptTemplate
+    values: Mapping[str, Any]
+    schema: Mapping[str, Any]
+    """JSON Schema that the endpoint is asked to enforce."""
+    max_tokens: int
+    round: int
+    cluster_id: str = ""
+    draw: int = 0
+    """Tells apart calls with equal prompts; part of the call's key."""
+
+
+class LanguageModel(Protocol):
+    """A model behind the journal."""
+
+    async def call(self, request: CallRequest) -> CallRecord:
+        """Return the finished call, from the journal if it was paid for before.
+
+        The record's state is `failed` when all attempts failed in a way that concerns this call alone.
+
+        Raises:
+            BudgetExhausted: the call could pass a limit.
+            EndpointError: no call can succeed now.
+        """
+
+    def halt(self, error: Exception) -> None:
+        """Send nothing more: calls in flight finish, all others raise `error`."""

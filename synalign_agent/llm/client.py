@@ -1,0 +1,218 @@
+"""The one way to the endpoint: journal first, then budget, then the request, then the journal again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from synalign_agent.config import LLMConfig
+from synalign_agent.errors import EndpointError
+from synalign_agent.llm.base import CallRequest
+from synalign_agent.llm.budget import Amount, Budget, cost_usd, prompt_token_bound
+from synalign_agent.llm.failures import Failure, classify, fatal_error
+from synalign_agent.llm.providers import Endpoint
+from synalign_agent.prompting.render import Message, render
+from synalign_agent.records import CallRecord, charge
+from synalign_agent.stores.base import SessionStore
+
+_BREAKER_MIN_CALLS = 8
+_MAX_WAIT_SECONDS = 60.0
+
+
+class _AttemptFailed(Exception):
+    """Carries a classified failure through tenacity."""
+
+    def __init__(self, failure: Failure, record: CallRecord) -> None:
+        super().__init__(failure.error_class)
+        self.failure = failure
+        self.record = record
+
+
+class JournaledModel:
+    """A chat model whose every attempt is written before it is sent and whose every reply is written before it is used."""
+
+    def __init__(self, endpoint: Endpoint, config: LLMConfig, store: SessionStore, budget: Budget, seed: int) -> None:
+        self._endpoint = endpoint
+        self._config = config
+        self._store = store
+        self._budget = budget
+        self._seed = seed
+        # `max_retries=0`: retries happen here, so that each attempt is journalled and budgeted.
+        self._chat = ChatOpenAI(
+            model=endpoint.model,
+            base_url=endpoint.base_url,
+            api_key=SecretStr(endpoint.api_key),
+            temperature=config.temperature,
+            timeout=config.timeout_seconds,
+            max_retries=0,
+        )
+        self._slots = asyncio.Semaphore(config.concurrency or 1)
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._halted: Exception | None = None
+        self._halting = asyncio.Event()
+        self._n_settled = 0
+        self._n_failed = 0
+
+    async def call(self, request: CallRequest) -> CallRecord:
+        messages = render(request.prompt, request.values)
+        schema_text = json.dumps(request.schema, sort_keys=True, ensure_ascii=False)
+        identity = [
+            self._seed,
+            request.node,
+            request.round,
+            request.draw,
+            self._endpoint.identity,
+            messages,
+            schema_text,
+        ]
+        seed = int.from_bytes(_sha256(identity)[:4], "big") >> 1
+        parameters = [self._config.temperature, request.max_tokens, self._config.extra_body, seed]
+        key = _sha256([identity, parameters]).hex()[:32]
+
+        if (done := await asyncio.to_thread(self._store.done_call, key)) is not None:
+            return done
+        bound = self._bound(messages, schema_text, request.max_tokens)
+        planned = CallRecord(
+            key=key, attempt=0, state="intended", node=request.node, round=request.round, cluster_id=request.cluster_id,
+            draw=request.draw, prompt=request.prompt.name, prompt_version=request.prompt.version,
+            prompt_sha256=request.prompt.sha256, model=self._endpoint.identity, seed=seed,
+            bound_tokens=bound.tokens, bound_usd=bound.usd,
+        )  # fmt: skip
+        async with self._slots:
+            return await self._with_retries(planned, request, messages)
+
+    def halt(self, error: Exception) -> None:
+        self._halted = self._halted or error
+        self._halting.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait before a retry, but not longer than until somebody halts the model."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._halting.wait(), seconds)
+
+    async def _with_retries(self, planned: CallRecord, request: CallRequest, messages: Sequence[Message]) -> CallRecord:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._config.max_attempts),
+            wait=_wait,
+            sleep=self._sleep,
+            retry=retry_if_exception(lambda error: isinstance(error, _AttemptFailed) and error.failure.retryable),
+            reraise=True,
+        )
+        try:
+            record = await retrying(self._attempt, planned, request, messages)
+            failed = False
+        except _AttemptFailed as error:
+            record, failed = error.record, True
+            if error.failure.fatal is not None:
+                self.halt(fatal_error(error.failure))
+                await self._raise_if_halted()
+        self._n_settled += 1
+        self._n_failed += failed
+        if self._n_settled >= _BREAKER_MIN_CALLS and self._n_failed > self._config.max_failed_share * self._n_settled:
+            self.halt(
+                EndpointError(
+                    f"{self._n_failed} of {self._n_settled} calls to {self._endpoint.base_url} failed "
+                    f"(last: {record.error_class}: {record.error}); the session is saved, resume when the endpoint answers"
+                )
+            )
+        return record
+
+    async def _attempt(self, planned: CallRecord, request: CallRequest, messages: Sequence[Message]) -> CallRecord:
+        await self._raise_if_halted()
+        bound = Amount(planned.bound_tokens, planned.bound_usd)
+        await self._budget.reserve(bound)
+        self._in_flight += 1
+        self._idle.clear()
+        record = planned
+        try:
+            attempt = await asyncio.to_thread(self._store.next_attempt, planned.key)
+            record = replace(planned, attempt=attempt)
+            await asyncio.to_thread(self._store.intend_call, record)
+            started = time.monotonic()
+            try:
+                reply = await self._chat.ainvoke(
+                    [(message.role, message.content) for message in messages],
+                    seed=planned.seed,
+                    **self._request_fields(request),
+                )
+            except Exception as error:
+                failure = classify(error, self._endpoint.base_url)
+                record = replace(
+                    record, state="failed", error_class=failure.error_class, error=_one_line(error),
+                    seconds=time.monotonic() - started,
+                )  # fmt: skip
+                await asyncio.to_thread(self._store.finish_call, record)
+                raise _AttemptFailed(failure, record) from error
+            record = self._completed(record, reply, time.monotonic() - started)
+            await asyncio.to_thread(self._store.finish_call, record)
+            return record
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._idle.set()
+            await self._budget.settle(bound, Amount(*charge(record)))
+
+    async def _raise_if_halted(self) -> None:
+        if self._halted is not None:
+            # LangGraph cancels the siblings of a task that raises: let those in flight, which are paid for, finish first.
+            await self._idle.wait()
+            raise self._halted
+
+    def _request_fields(self, request: CallRequest) -> dict[str, Any]:
+        # The schema travels in `extra_body`: given as `response_format`, langchain-openai parses the reply itself and
+        # raises for cut and refused ones, and what was paid for is lost. Here the whole reply reaches the journal.
+        response_format = {
+            "type": "json_schema",
+            "json_schema": {"name": request.prompt.output_schema, "schema": request.schema, "strict": True},
+        }
+        body: dict[str, Any] = {**(self._config.extra_body or {}), "response_format": response_format}
+        if self._endpoint.hosted_by_openai:
+            return {"extra_body": body, "max_tokens": request.max_tokens}
+        # Sent as `max_tokens`, which every compatible server knows; the client would rename it.
+        return {"extra_body": {**body, "max_tokens": request.max_tokens}}
+
+    def _completed(self, record: CallRecord, reply: AIMessage, seconds: float) -> CallRecord:
+        usage = reply.usage_metadata
+        prompt_tokens = usage["input_tokens"] if usage else 0
+        completion_tokens = usage["output_tokens"] if usage else 0
+        return replace(
+            record, state="done", content=str(reply.content), finish_reason=reply.response_metadata.get("finish_reason"),
+            refusal=reply.additional_kwargs.get("refusal"), prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost_usd=cost_usd(self._config.prices, prompt_tokens, completion_tokens), seconds=seconds,
+        )  # fmt: skip
+
+    def _bound(self, messages: Sequence[Message], schema_text: str, max_tokens: int) -> Amount:
+        prompt_tokens = prompt_token_bound(messages, schema_text)
+        return Amount(prompt_tokens + max_tokens, cost_usd(self._config.prices, prompt_tokens, max_tokens))
+
+
+_backoff = wait_exponential_jitter(initial=0.5, max=_MAX_WAIT_SECONDS)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Wait as long as the endpoint asks, else exponentially longer with jitter."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.failure.retry_after_seconds if isinstance(error, _AttemptFailed) else None
+    return min(asked, _MAX_WAIT_SECONDS) if asked is not None else _backoff(state)
+
+
+def _sha256(value: Any) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).digest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

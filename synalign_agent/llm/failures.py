@@ -1,0 +1,81 @@
+"""Sort the errors of an endpoint: worth a retry, worth skipping the call, or a reason to stop at once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import openai
+from langchain_core.exceptions import ContextOverflowError
+
+from synalign_agent.errors import EndpointError
+
+
+class Failure(NamedTuple):
+    """What an exception of the endpoint means."""
+
+    error_class: str
+    """A short word that reports count by."""
+    retryable: bool
+    fatal: str | None
+    """What to do, if no call can succeed before somebody does it."""
+    retry_after_seconds: float | None = None
+
+
+def classify(error: Exception, base_url: str) -> Failure:
+    """Classify an exception that a chat call raised."""
+    if isinstance(error, ContextOverflowError):
+        return Failure("context_overflow", False, None)
+    if isinstance(error, openai.APITimeoutError):
+        return Failure("timeout", True, None)
+    if isinstance(error, openai.APIConnectionError):
+        return Failure("connection", True, None)
+    if isinstance(error, openai.APIStatusError):
+        return _by_status(error, base_url)
+    # A 200 whose body is not a chat completion (HTML of a proxy, no choices) surfaces as whatever the client trips over.
+    return Failure("malformed_response", True, None)
+
+
+def _by_status(error: openai.APIStatusError, base_url: str) -> Failure:
+    status = error.status_code
+    if status == 429 and error.code == "insufficient_quota":
+        return Failure(
+            "insufficient_quota", False, f"{base_url} says that the quota is used up; add credit, then resume"
+        )
+    if status in (401, 403):
+        return Failure(
+            "authentication",
+            False,
+            f"{base_url} refused the API key ({status}); set the variable named by llm.api_key_env",
+        )
+    if status == 404:
+        return Failure(
+            "not_found", False, f"{base_url} does not know this model or path (404); check llm.model and llm.base_url"
+        )
+    if status == 429:
+        return Failure("rate_limit", True, None, _retry_after(error.response.headers.get("retry-after")))
+    if status in (408, 409) or status >= 500:
+        return Failure("server_error", True, None, _retry_after(error.response.headers.get("retry-after")))
+    return Failure(
+        "bad_request",
+        False,
+        f"{base_url} refused the request ({status}): {_message(error)}. If it names the schema, set llm.schema_limits: false; "
+        "if a parameter, see llm.temperature and llm.extra_body",
+    )
+
+
+def fatal_error(failure: Failure) -> EndpointError:
+    """Return the exception that stops the run."""
+    return EndpointError(str(failure.fatal))
+
+
+def _retry_after(value: str | None) -> float | None:
+    try:
+        return max(0.0, float(value)) if value is not None else None
+    except ValueError:  # an HTTP date: rare, and a back-off does as well
+        return None
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body: Any = error.body
+    text = body.get("message") if isinstance(body, dict) else None
+    return str(text or error.message)[:300]

@@ -1,0 +1,120 @@
+"""Explorer: choose the real rows that the next round starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synalign_agent.core.arrays import FloatArray
+from synalign_agent.core.explore import Cluster, gap_weights, select_by_variance, select_random, select_seeds
+from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.core.plan import plan_clusters
+from synalign_agent.deps import Deps
+from synalign_agent.records import DemonstrationCluster, content_id
+from synalign_agent.state import State
+from synalign_agent.stores.vectors import kmeans_medoids, nearest_available
+
+_STREAM = 1
+
+
+def explore(state: State, deps: Deps) -> State:
+    """Pick demonstration clusters for every label that gets texts this round."""
+    round = state.get("round", 0) + 1
+    chosen: list[DemonstrationCluster] = []
+    for code, n_clusters in enumerate(_clusters_per_label(deps, round)):
+        if n_clusters:
+            chosen += _explore_label(deps, round, code, int(n_clusters))
+    deps.store.add_clusters(chosen)
+    return {"round": round, "cluster_ids": [cluster.id for cluster in chosen], "limits_hit": None}  # type: ignore[typeddict-item]
+
+
+def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
+    config = deps.config
+    per_call, per_cluster = config.generate.samples_per_call or 1, config.generate.calls_per_cluster or 1
+    earlier = [cluster for cluster in deps.store.clusters() if cluster.round < round]
+    asked = Counter(cluster.label for cluster in earlier)
+    accepted = Counter(sample.label for sample in deps.store.samples(before_round=round))
+    labels = deps.real.labels
+    return plan_clusters(
+        wanted=np.ceil(deps.quotas * config.align.oversampling).astype(np.int64),
+        accepted=np.array([accepted[label] for label in labels]),
+        asked=np.array([asked[label] for label in labels]) * per_call * per_cluster,
+        prior=deps.prior,
+        round_samples=config.round_samples or max(1, -(-config.pool_target // 3)),
+        texts_per_cluster=per_call * per_cluster,
+    )
+
+
+def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[DemonstrationCluster]:
+    label = deps.real.labels[code]
+    rows = deps.real.reference_rows(code)
+    ids = [deps.real.rows[row].id for row in rows]
+    X = deps.real.X[rows].astype(np.float64)
+    uses = Counter(
+        id
+        for cluster in deps.store.clusters()
+        if cluster.label == label and cluster.round < round
+        for id in cluster.member_ids
+    )
+    times_used = np.array([uses[id] for id in ids])
+    found: list[Cluster] = []
+    # Few-shot data run out: then every row may be chosen once more, and exploration starts afresh.
+    while len(found) < n_clusters:
+        fresh = times_used == times_used.min()
+        picked = _select(deps, round, code, X, n_clusters - len(found), fresh)
+        for cluster in picked:
+            times_used[list(cluster.members)] += 1
+        found += picked
+    return [
+        DemonstrationCluster(
+            id=content_id(str(round), label, str(position)),
+            round=round,
+            label=label,
+            position=position,
+            seed_id=ids[cluster.seed],
+            member_ids=tuple(ids[member] for member in cluster.members),
+            score=cluster.score,
+        )
+        for position, cluster in enumerate(found)
+    ]
+
+
+def _select(
+    deps: Deps, round: int, code: int, X: FloatArray, n_clusters: int, fresh: NDArray[np.bool_]
+) -> list[Cluster]:
+    config = deps.config.explore
+    neighbours = nearest_available(X)
+    rng = deps.rng(_STREAM, round, code)
+    if config.strategy == "random":
+        return select_random(
+            len(X),
+            n_clusters=n_clusters,
+            cluster_size=config.cluster_size,
+            neighbours=neighbours,
+            rng=rng,
+            available=fresh,
+        )
+    if config.strategy == "kmeans":
+        inside = np.flatnonzero(fresh)
+        seeds = inside[kmeans_medoids(X[inside], n_clusters, int(rng.integers(2**31)))]
+        return select_seeds(
+            [int(seed) for seed in seeds],
+            cluster_size=config.cluster_size, neighbours=neighbours, available=fresh, n_clusters=n_clusters,
+        )  # fmt: skip
+    gap = _gap(deps, round, code) if config.strategy == "gp_gap" else None
+    lengthscale = config.lengthscale_factor * median_distance(X, deps.rng(_STREAM, code))
+    return select_by_variance(
+        X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=RBFMixture((lengthscale,)), neighbours=neighbours,
+        conditioned=[int(row) for row in np.flatnonzero(~fresh)], gap=gap, noise=config.noise,
+    )  # fmt: skip
+
+
+def _gap(deps: Deps, round: int, code: int) -> FloatArray | None:
+    stored = deps.store.witness(round - 1)
+    if stored is None:
+        return None
+    witness = np.frombuffer(stored, dtype=np.float32).astype(np.float64)
+    codes = deps.real.codes[~deps.real.held_out]
+    return gap_weights(witness[codes == code], deps.config.explore.gap_floor)

@@ -1,0 +1,220 @@
+"""Screen: read a round's replies in one fixed order, pass their texts through the gates, and admit what is left to the pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synalign_agent.deps import Deps
+from synalign_agent.errors import BudgetExhausted
+from synalign_agent.gates.base import Candidate, Verdict
+from synalign_agent.gates.copy_check import check_cosine, check_words
+from synalign_agent.gates.duplicate import check_duplicates
+from synalign_agent.gates.label_check import check_judgement, check_vote
+from synalign_agent.gates.length import check_length, check_repetition
+from synalign_agent.llm.base import CallRequest
+from synalign_agent.llm.structured import ReplyProblem, parse_reply
+from synalign_agent.nodes.generate import NODE as GENERATE
+from synalign_agent.records import CallRecord, Rejection, Sample, content_id
+from synalign_agent.schemas import GeneratedTexts, LabelJudgement, judgement_schema
+from synalign_agent.state import State
+
+_STREAM = 4
+_JUDGE_EXAMPLES = 2
+_JUDGE_MAX_TOKENS = 60
+
+
+async def screen(state: State, deps: Deps) -> State:
+    """Admit the round's texts that pass every gate; store every other one with its reason."""
+    round = state["round"]
+    candidates, rejections = await asyncio.to_thread(_read_replies, deps, round)
+    survivors = await asyncio.to_thread(_check_texts, deps, candidates, rejections, round)
+    X, nearest = await asyncio.to_thread(_embed, deps, survivors)
+    verdicts = await asyncio.to_thread(_check_vectors, deps, round, survivors, X, nearest)
+    limits: list[str] = []
+    if deps.config.gates.label_check.method == "llm":
+        limits = await _judge(deps, round, survivors, verdicts)
+    await asyncio.to_thread(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
+    return {"limits_hit": limits} if limits else {}
+
+
+def _read_replies(deps: Deps, round: int) -> tuple[list[Candidate], list[Rejection]]:
+    label_of = {cluster.id: cluster.label for cluster in deps.store.clusters(round)}
+    order = {cluster_id: place for place, cluster_id in enumerate(label_of)}
+    candidates: list[Candidate] = []
+    rejections: list[Rejection] = []
+    last_attempts: dict[str, CallRecord] = {}
+    for call in deps.store.calls(round=round, node=GENERATE):
+        last_attempts[call.key] = call
+    for call in sorted(last_attempts.values(), key=lambda call: (order[call.cluster_id], call.draw)):
+        label = label_of[call.cluster_id]
+        if call.state != "done":
+            problem = ReplyProblem(f"call_{call.error_class or call.state}", call.error or "")
+            rejections.append(_reject_reply(call, label, problem))
+            continue
+        parsed = parse_reply(call.content, call.finish_reason, call.refusal, GeneratedTexts)
+        if isinstance(parsed, ReplyProblem):
+            rejections.append(_reject_reply(call, label, parsed))
+            continue
+        for position, text in enumerate(parsed.texts):
+            candidates.append(Candidate(call.key, position, call.cluster_id, label, text.strip()))
+    return candidates, rejections
+
+
+def _check_texts(
+    deps: Deps, candidates: Sequence[Candidate], rejections: list[Rejection], round: int
+) -> list[Candidate]:
+    """Run the gates that need no embedding; append what they reject."""
+    gates, real_ids = deps.config.gates, [row.id for row in deps.real.rows]
+    survivors: list[Candidate] = []
+    for candidate in candidates:
+        verdict = (
+            check_length(candidate.text, deps.limits, limit_in_schema=bool(deps.config.llm.schema_limits))
+            or check_repetition(candidate.text, gates.max_repetition)
+            or check_words(candidate.text, deps.word_runs, real_ids)
+        )
+        if verdict is None:
+            survivors.append(candidate)
+        else:
+            rejections.append(_reject_text(candidate, verdict, round))
+    return survivors
+
+
+def _embed(deps: Deps, survivors: Sequence[Candidate]) -> tuple[NDArray[np.float32], list[tuple[str, float]]]:
+    X = deps.encoder.encode([candidate.text for candidate in survivors])
+    rows, similarities = deps.real_vectors.search(X, 1)
+    return X, [
+        (deps.real_vectors.ids[int(row[0])], float(similarity[0]))
+        for row, similarity in zip(rows, similarities, strict=True)
+    ]
+
+
+def _check_vectors(
+    deps: Deps, round: int, survivors: Sequence[Candidate], X: NDArray[np.float32], nearest: Sequence[tuple[str, float]]
+) -> list[Verdict | None]:
+    gates = deps.config.gates
+    verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
+    if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
+        votes = _votes(deps, survivors, X)
+        verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
+    # Duplicates come last, so that a rejected text does not make a good one its duplicate.
+    left = [place for place, verdict in enumerate(verdicts) if verdict is None]
+    # Only earlier rounds count as the pool: a replay after a kill finds this round's samples in the store already.
+    pool = deps.store.samples(before_round=round)
+    _, similarities = deps.pool_vectors.search(X[left], 1, among=np.arange(len(pool)))
+    pool_similarity = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
+    found = check_duplicates(
+        [survivors[place].text for place in left],
+        X[left],
+        [sample.text for sample in pool],
+        pool_similarity,
+        gates.duplicate_cosine,
+    )
+    for place, verdict in zip(left, found, strict=True):
+        verdicts[place] = verdict
+    return verdicts
+
+
+def _votes(deps: Deps, survivors: Sequence[Candidate], X: NDArray[np.float32]) -> list[Verdict | None]:
+    config = deps.config.gates.label_check
+    real = deps.real
+    nearest, _ = deps.real_vectors.search(X, config.neighbours, among=np.flatnonzero(~real.held_out))
+    counts = Counter(real.labels[code] for code in real.codes[~real.held_out])
+    return [
+        check_vote(candidate.label, [real.labels[real.codes[row]] for row in rows], counts, config.min_vote)
+        for candidate, rows in zip(survivors, nearest, strict=True)
+    ]
+
+
+async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdicts: list[Verdict | None]) -> list[str]:
+    """Ask the LLM for the label of every candidate that is left; a text whose judgement fails is rejected."""
+    examples = _judge_examples(deps)
+    limits: list[str] = []
+
+    async def judge(place: int) -> None:
+        candidate = survivors[place]
+        request = CallRequest(
+            node="judge_label",
+            prompt=deps.prompts["judge_label"],
+            values={"task": deps.config.task, "text": candidate.text, "examples": examples},
+            schema=judgement_schema(deps.real.labels),
+            max_tokens=_JUDGE_MAX_TOKENS,
+            round=round,
+            cluster_id=candidate.cluster_id,
+        )
+        try:
+            call = await deps.model.call(request)
+        except BudgetExhausted as error:
+            limits.append(error.limit)
+            verdicts[place] = Verdict("unjudged", f"limits.{error.limit} left no call for its label")
+            return
+        if call.state != "done":
+            verdicts[place] = Verdict("unjudged", f"{call.error_class}: {call.error}")
+            return
+        parsed = parse_reply(call.content, call.finish_reason, call.refusal, LabelJudgement)
+        if isinstance(parsed, ReplyProblem):
+            verdicts[place] = Verdict("unjudged", f"{parsed.reason}: {parsed.detail}")
+        else:
+            verdicts[place] = check_judgement(candidate.label, parsed.label)
+
+    await asyncio.gather(*(judge(place) for place, verdict in enumerate(verdicts) if verdict is None))
+    return limits
+
+
+def _judge_examples(deps: Deps) -> dict[str, list[str]]:
+    rng = deps.rng(_STREAM)
+    examples = {}
+    for code, label in enumerate(deps.real.labels):
+        rows = deps.real.reference_rows(code)
+        picked = rng.choice(rows, size=min(_JUDGE_EXAMPLES, len(rows)), replace=False)
+        examples[label] = [deps.real.rows[int(row)].text for row in picked]
+    return examples
+
+
+def _admit(
+    deps: Deps,
+    round: int,
+    survivors: Sequence[Candidate],
+    X: NDArray[np.float32],
+    nearest: Sequence[tuple[str, float]],
+    verdicts: Sequence[Verdict | None],
+    rejections: list[Rejection],
+) -> None:
+    samples: list[Sample] = []
+    kept: list[int] = []
+    for place, (candidate, verdict) in enumerate(zip(survivors, verdicts, strict=True)):
+        if verdict is not None:
+            rejections.append(_reject_text(candidate, verdict, round))
+            continue
+        kept.append(place)
+        samples.append(
+            Sample(
+                id=content_id(candidate.call_key, str(candidate.position)),
+                round=round,
+                label=candidate.label,
+                text=candidate.text,
+                cluster_id=candidate.cluster_id,
+                call_key=candidate.call_key,
+                position=candidate.position,
+                nearest_real_id=nearest[place][0],
+                nearest_similarity=nearest[place][1],
+            )
+        )
+    # Texts first: vectors can be rebuilt from them, not the other way round.
+    deps.store.admit(samples, rejections)
+    deps.pool_vectors.add([sample.id for sample in samples], X[kept])
+    deps.pool_vectors.save(deps.folder / "vectors" / "pool.faiss")
+
+
+def _reject_text(candidate: Candidate, verdict: Verdict, round: int) -> Rejection:
+    id = content_id(candidate.call_key, str(candidate.position), verdict.reason)
+    return Rejection(id, round, candidate.label, candidate.call_key, verdict.reason, verdict.detail, candidate.text)
+
+
+def _reject_reply(call: CallRecord, label: str, problem: ReplyProblem) -> Rejection:
+    id = content_id(call.key, problem.reason)
+    return Rejection(id, call.round, label, call.key, problem.reason, problem.detail, call.content or "")

@@ -1,0 +1,179 @@
+"""The rows that the stores keep. Plain values: texts and ids, no arrays and no live handles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["reference", "holdout"]
+
+UNLABELLED = "all"
+"""Group name used when the data have no label column."""
+
+
+def content_id(*parts: str) -> str:
+    """Return 16 hex digits that depend on all parts and on where one ends and the next begins."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class RealRow:
+    """A real labelled text."""
+
+    id: str
+    """`content_id(label, text)`."""
+    text: str
+    label: str
+    split: Split
+    """`holdout` rows score, and never reach the LLM or the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemonstrationCluster:
+    """Real reference rows that are shown, or summarised, together."""
+
+    id: str
+    round: int
+    label: str
+    position: int
+    """Order of selection within the round, from 0."""
+    seed_id: str
+    member_ids: tuple[str, ...]
+    """Ids of real rows, the seed first."""
+    score: float | None
+    """Posterior variance of the seed when it was picked, times the gap weight if one was used; None for other strategies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A synthetic text that passed all gates."""
+
+    id: str
+    """Hash of the call it came from and its position in the reply, so that a replay finds it again."""
+    round: int
+    label: str
+    text: str
+    cluster_id: str
+    call_key: str
+    position: int
+    nearest_real_id: str
+    nearest_similarity: float
+    """Cosine similarity to the nearest real row, reference and hold-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A text, or a whole reply, that did not become data, and why."""
+
+    id: str
+    round: int
+    label: str
+    call_key: str
+    reason: str
+    """One of a few words, counted in reports: `length_cut`, `refused`, `duplicate`, `copy_words`, ..."""
+    detail: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One attempt of one LLM call, as the journal keeps it."""
+
+    key: str
+    attempt: int
+    state: Literal["intended", "done", "failed", "lost"]
+    node: str
+    round: int
+    cluster_id: str
+    draw: int
+    prompt: str
+    prompt_version: str
+    prompt_sha256: str
+    model: str
+    seed: int
+    bound_tokens: int
+    """Most tokens that the attempt can have used; what the budget charges where the use is unknown."""
+    bound_usd: float
+    content: str | None = None
+    finish_reason: str | None = None
+    refusal: str | None = None
+    error_class: str | None = None
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallTotals:
+    """Sums over the journal."""
+
+    done: int = 0
+    failed: int = 0
+    repeated: int = 0
+    """Finished calls that were sent again; the journal exists to keep this at 0."""
+    in_flight_lost: int = 0
+    """Calls whose process died before the reply was written."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    n_attempts: int = 0
+    charged_tokens: int = 0
+    """Tokens for the budget: reported use, or the bound where an attempt's use is unknown (lost, timed out)."""
+    charged_usd: float = 0.0
+    failed_by_class: Mapping[str, int] = field(default_factory=dict)
+
+
+UNBILLED = frozenset({"rate_limit", "server_error", "bad_request", "context_overflow"})
+"""Error classes in which the endpoint answered that it did not serve the call, so that nothing is charged."""
+
+
+def charge(call: CallRecord) -> tuple[int, float]:
+    """Return the (tokens, USD) that an attempt takes from the budget: its use where known, else its upper bound."""
+    used = call.prompt_tokens + call.completion_tokens
+    if call.state == "done" and used:
+        return used, call.cost_usd
+    if call.state == "failed" and call.error_class in UNBILLED:
+        return 0, 0.0
+    return call.bound_tokens, call.bound_usd
+
+
+def sum_calls(calls: Iterable[CallRecord]) -> CallTotals:
+    """Sum up attempts."""
+    calls = list(calls)
+    states = Counter(call.state for call in calls)
+    classes = Counter(str(call.error_class) for call in calls if call.state == "failed")
+    charges = [charge(call) for call in calls]
+    return CallTotals(
+        done=states["done"],
+        failed=states["failed"],
+        repeated=states["done"] - len({call.key for call in calls if call.state == "done"}),
+        in_flight_lost=states["lost"],
+        prompt_tokens=sum(call.prompt_tokens for call in calls),
+        completion_tokens=sum(call.completion_tokens for call in calls),
+        cost_usd=sum(call.cost_usd for call in calls),
+        n_attempts=len(calls),
+        charged_tokens=sum(tokens for tokens, _ in charges),
+        charged_usd=sum(usd for _, usd in charges),
+        failed_by_class=dict(classes.most_common()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the aligner decided about one pool sample."""
+
+    sample_id: str
+    weight: float
+    """Sampling weight within the whole pool; all of them sum to 1."""
+    copies: int
+    """How often the sample is in the result; 0 if it was not selected."""

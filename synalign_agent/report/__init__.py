@@ -1,0 +1,1 @@
+"""From stored numbers to JSON, tables, files and pages."""

@@ -1,0 +1,88 @@
+"""The dataset as files: the chosen rows and the whole pool, Parquet and JSON lines, each row with its lineage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from synalign_agent.config import SessionConfig
+from synalign_agent.records import content_id
+from synalign_agent.stores.base import SessionStore
+
+_COLUMNS = (
+    "text", "label", "weight", "selected", "copies", "sample_id", "round", "attributes", "demonstration_ids",
+    "nearest_real_id", "nearest_similarity", "prompt", "prompt_version", "prompt_sha256", "model", "seed", "call_key",
+)  # fmt: skip
+
+
+def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
+    """Return the pool, one row a sample: text, label, weight, whether it was selected, and where it comes from.
+
+    The text and label columns bear the names of the real data's. Without labels there is no label column.
+    """
+    rounds = store.rounds()
+    choices = {choice.sample_id: choice for choice in store.choices(rounds[-1]["round"])} if rounds else {}
+    clusters = {cluster.id: cluster for cluster in store.clusters()}
+    calls = {call.key: call for call in store.calls(node="generate") if call.state == "done"}
+    rows: list[dict[str, Any]] = []
+    for sample in store.samples():
+        choice, call = choices.get(sample.id), calls[sample.call_key]
+        attributes = store.attributes_of(sample.cluster_id)
+        rows.append(
+            {
+                "text": sample.text,
+                "label": sample.label,
+                "weight": choice.weight if choice else 0.0,
+                "selected": bool(choice and choice.copies),
+                "copies": choice.copies if choice else 0,
+                "sample_id": sample.id,
+                "round": sample.round,
+                # Pairs, not a struct: dimensions differ between sessions, and Parquet has no empty struct.
+                "attributes": [{"name": name, "value": value} for name, value in attributes.items()],
+                "demonstration_ids": list(clusters[sample.cluster_id].member_ids),
+                "nearest_real_id": sample.nearest_real_id,
+                "nearest_similarity": sample.nearest_similarity,
+                "prompt": call.prompt,
+                "prompt_version": call.prompt_version,
+                "prompt_sha256": call.prompt_sha256,
+                "model": call.model,
+                "seed": call.seed,
+                "call_key": sample.call_key,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    if config.data.label_column is None:
+        frame = frame.drop(columns="label")
+    names = {"text": config.data.text_column, "label": config.data.label_column}
+    return frame.rename(columns={old: new for old, new in names.items() if new is not None})
+
+
+def selected_frame(pool: pd.DataFrame) -> pd.DataFrame:
+    """Return the chosen rows of a pool frame, in an order that does not sort them; a row with two copies appears twice."""
+    # Pool order goes by round and label; a hash gives one that is as good as random and always the same.
+    shuffled = pool.sort_values("sample_id", key=lambda ids: ids.map(lambda id: content_id("order", id)))
+    return shuffled.loc[shuffled.index.repeat(shuffled["copies"])].reset_index(drop=True)
+
+
+def write_dataset(folder: Path, store: SessionStore, config: SessionConfig) -> pd.DataFrame:
+    """Write `dataset` and `pool` as Parquet and JSON lines into `folder`, each atomically, and return the pool frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pool = pool_frame(store, config)
+    for name, frame in (("dataset", selected_frame(pool)), ("pool", pool)):
+        write_atomically(folder / f"{name}.parquet", lambda path, frame=frame: frame.to_parquet(path, index=False))
+        write_atomically(
+            folder / f"{name}.jsonl",
+            lambda path, frame=frame: frame.to_json(path, orient="records", lines=True, force_ascii=False),
+        )
+    return pool
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write` fill a temporary file beside `path`, then put it in place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    os.replace(temporary, path)

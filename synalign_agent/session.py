@@ -1,0 +1,320 @@
+"""A session: one folder, one thread of the graph, opened by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from synalign_agent import wiring
+from synalign_agent.config import SessionConfig
+from synalign_agent.deps import Deps
+from synalign_agent.errors import InputError, InterruptedByUser, SessionError
+from synalign_agent.graph import build_graph
+from synalign_agent.report.summary import summarize
+from synalign_agent.report.write import write_outputs
+from synalign_agent.state import STATE_VERSION, Context
+from synalign_agent.stores.base import SessionStore
+
+_THREAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_CHECKPOINTS = "checkpoints.sqlite"
+_RECURSION_LIMIT = 100_000
+
+
+class Session:
+    """Create, run, resume and inspect one synthesis.
+
+    A session is its folder: copy it to another machine and resume it there. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, folder: Path, config: SessionConfig, store: SessionStore, *, resumed: bool) -> None:
+        self.folder = folder
+        self.config = config
+        """Resolved: nothing is left to a model's profile."""
+        self.store = store
+        self.resumed = resumed
+        """Whether the session existed before it was opened."""
+        self._lock = filelock.FileLock(folder / ".lock", timeout=0)
+        self._deps: Deps | None = None
+        self._stop_requested = False
+        self._active_seconds: Callable[[], float] = float
+
+    @property
+    def thread_id(self) -> str:
+        """The session's name, and the name of its folder."""
+        return self.folder.name
+
+    @classmethod
+    def create(cls, config: SessionConfig, *, thread_id: str | None = None, accept_changes: bool = False) -> Session:
+        """Make a session, or open the one with this id if its configuration is the same.
+
+        Args:
+            config: what to do.
+            thread_id: name of the session and its folder; by default the data's name and the time.
+            accept_changes: continue an existing session although its configuration differs.
+
+        Raises:
+            InputError: the real rows cannot be used.
+            SessionError: the session exists with another configuration (the differences are listed).
+        """
+        config = wiring.resolve(config)
+        thread_id = thread_id or _default_thread_id(config)
+        if not _THREAD_ID.match(thread_id):
+            raise InputError(f"thread id {thread_id!r}: use letters, digits, dot, dash and underscore")
+        folder = Path(config.runs_dir) / thread_id
+        if (folder / wiring.DATABASE).exists():
+            return cls._reopen(folder, config, accept_changes)
+        prompt_hashes = wiring.prompt_hashes(config)
+        with _removed_on_error(folder):
+            store = wiring.open_store(folder)
+            try:
+                wiring.ingest(store, config)
+            except BaseException:
+                store.close()
+                raise
+        session = cls(folder, config, store, resumed=False)
+        store.set_meta("prompts", prompt_hashes)
+        session._keep_config()
+        return session
+
+    @classmethod
+    def open(cls, thread_id: str, *, runs_dir: str | Path = "runs", accept_changes: bool = False) -> Session:
+        """Open an existing session with the configuration in its folder.
+
+        Raises:
+            SessionError: there is no such session, or its config.yaml was changed (the differences are listed).
+        """
+        folder = _existing(thread_id, runs_dir)
+        config = SessionConfig.load(folder / "config.yaml")
+        # The folder may have moved since the file was written.
+        return cls._reopen(folder, config.model_copy(update={"runs_dir": str(folder.parent)}), accept_changes)
+
+    @classmethod
+    def _reopen(cls, folder: Path, config: SessionConfig, accept_changes: bool) -> Session:
+        store = wiring.open_store(folder)
+        stored = store.meta("config")
+        if stored is None:  # killed while it was being created
+            wiring.ingest(store, config)
+            session = cls(folder, config, store, resumed=False)
+            store.set_meta("prompts", wiring.prompt_hashes(config))
+            session._keep_config()
+            return session
+        changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
+        before, now = json.loads(store.meta("prompts") or "{}"), json.loads(wiring.prompt_hashes(config))
+        changes += [f"prompt {name}: the file was edited" for name in sorted(now) if before.get(name) != now[name]]
+        if changes and not accept_changes:
+            store.close()
+            listed = "\n  ".join(changes)
+            raise SessionError(
+                f"session {folder.name} was made with another configuration:\n  {listed}\n"
+                "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
+            )
+        session = cls(folder, config, store, resumed=True)
+        if changes:
+            store.set_meta("prompts", json.dumps(now, sort_keys=True))
+            store.set_meta("reopened_with_changes", "1")
+        session._keep_config()
+        return session
+
+    def run(self, *, notify: Callable[[str], None] | None = None) -> dict[str, Any]:
+        """Run, or continue, to the end and return the session's numbers (see `report/summary.py`).
+
+        Raises:
+            EndpointError: the endpoint cannot be used; resumable.
+            SessionError: another process runs this session.
+        """
+        return asyncio.run(self.arun(notify=notify))
+
+    async def arun(
+        self, *, notify: Callable[[str], None] | None = None, handle_signals: bool = False
+    ) -> dict[str, Any]:
+        """Do what `run` does, inside a running event loop; with `handle_signals`, SIGINT and SIGTERM stop it cleanly."""
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            owner = _read_owner(self.folder)
+            raise SessionError(
+                f"session {self.thread_id} is being run by {owner}; wait for it, or end that process"
+            ) from None
+        started, earlier_seconds = time.monotonic(), float(self.store.meta("active_seconds") or 0.0)
+        self._active_seconds = lambda: earlier_seconds + time.monotonic() - started
+        (self.folder / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        self.store.set_meta("status", "running")
+        status = "failed"
+        try:
+            with ExitStack() as stack:
+                self.store.mark_lost_calls()
+                await self._run_graph(stack, notify or (lambda stage: None), handle_signals)
+            status = "finished"
+        except (InterruptedByUser, asyncio.CancelledError, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            self._deps = None
+            self.store.set_meta("status", status)
+            self.store.set_meta("active_seconds", str(self._active_seconds()))
+            self._lock.release()
+        return self.summary()
+
+    def stop(self) -> None:
+        """Ask a running session to stop: calls in flight finish and are kept, nothing more is sent."""
+        self._stop_requested = True
+        if self._deps is not None:
+            self._deps.model.halt(InterruptedByUser("stopped on request"))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the session's numbers so far."""
+        return summarize(self.folder, self.store, status=self.status())
+
+    def status(self) -> str:
+        """Return `new`, `running`, `interrupted`, `failed` or `finished`."""
+        stored = self.store.meta("status") or "new"
+        if stored == "running" and self._deps is None and not _is_locked(self.folder):
+            return "interrupted"  # its process was killed
+        return stored
+
+    def export(self) -> dict[str, Any]:
+        """Write dataset and report from what there is now, without calling the model, and return the summary."""
+        data = wiring.load_data(self.folder, self.store, wiring.make_encoder(self.config), lambda stage: None)
+        write_outputs(
+            self.folder, self.store, self.config, data.real, data.real_vectors, data.pool_vectors, status=self.status()
+        )
+        return self.summary()
+
+    def dataset(self) -> Any:
+        """Return the chosen rows as a pandas DataFrame."""
+        import pandas as pd
+
+        path = self.folder / "export" / "dataset.parquet"
+        if not path.exists():
+            raise SessionError(f"session {self.thread_id} has no dataset yet: call run() or export() first")
+        return pd.read_parquet(path)
+
+    def close(self) -> None:
+        """Release the session's database."""
+        self.store.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _run_graph(self, stack: ExitStack, notify: Callable[[str], None], handle_signals: bool) -> None:
+        if handle_signals:
+            _stop_on_signals(self, stack)
+        async with AsyncSqliteSaver.from_conn_string(str(self.folder / _CHECKPOINTS)) as saver:
+            graph = build_graph(self._provide).compile(checkpointer=saver, name="synalign")
+            config: RunnableConfig = {
+                "configurable": {"thread_id": self.thread_id},
+                "recursion_limit": _RECURSION_LIMIT,
+            }
+            state = await graph.aget_state(config)
+            if state.values and not state.next and not self._may_continue():
+                return
+            self._deps = await asyncio.to_thread(
+                wiring.open_deps,
+                self.thread_id,
+                self.folder,
+                self.config,
+                self.store,
+                stack,
+                notify,
+                self._active_seconds,
+            )
+            if self._stop_requested:
+                self.stop()
+            notify("Running")
+            # None continues at the last checkpoint; an input starts another pass of the loop, from the state there is.
+            start: Any = None if state.next else {"stop_reason": None}
+            await graph.ainvoke(start, config, context=Context(), durability="sync")
+            self.store.set_meta("reopened_with_changes", "")
+
+    async def _provide(self, thread_id: str, context: Context) -> Deps:
+        assert self._deps is not None, "the graph runs only inside arun"
+        return self._deps
+
+    def _may_continue(self) -> bool:
+        """Tell whether a finished session has more to do: only if it was reopened with another configuration."""
+        return bool(self.store.meta("reopened_with_changes"))
+
+    def _keep_config(self) -> None:
+        text = self.config.to_yaml()
+        self.store.set_meta("config", text)
+        self.store.set_meta("config_fingerprint", self.config.fingerprint())
+        self.store.set_meta("state_version", str(STATE_VERSION))
+        header = f"# Session {self.thread_id}, configuration fingerprint {self.config.fingerprint()}\n"
+        (self.folder / "config.yaml").write_text(header + text, encoding="utf-8")
+
+
+def _existing(thread_id: str, runs_dir: str | Path) -> Path:
+    folder = Path(runs_dir) / thread_id
+    if not (folder / wiring.DATABASE).is_file():
+        known = sorted(path.parent.name for path in Path(runs_dir).glob(f"*/{wiring.DATABASE}"))
+        there = f"there is: {', '.join(known[:10])}" if known else "there is none; `synalign run` makes one"
+        raise SessionError(f"{folder}: no such session; in {runs_dir} {there}")
+    return folder
+
+
+def _default_thread_id(config: SessionConfig) -> str:
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data.path.split(":")[-1]).stem).strip("-") or "session"
+    return f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _read_owner(folder: Path) -> str:
+    with suppress(OSError):
+        return (folder / "owner").read_text(encoding="utf-8")
+    return "another process"
+
+
+def _is_locked(folder: Path) -> bool:
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+class _removed_on_error:
+    """Take a new folder away again if making the session failed, so that the corrected command can be repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        self._existed = self._folder.exists()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self._existed:
+            import shutil
+
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _stop_on_signals(session: Session, stack: ExitStack) -> None:
+    """The first signal stops cleanly; a second one has its usual effect."""
+    loop = asyncio.get_running_loop()
+
+    def handle(number: signal.Signals) -> None:
+        session.stop()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, handle, number)
+        stack.callback(loop.remove_signal_handler, number)

@@ -1,0 +1,1 @@
+"""Where a session keeps its rows, its calls and its vectors."""

@@ -1,0 +1,130 @@
+"""A session store in plain dictionaries: the oracle of the conformance tests, and a store for runs that leave no trace."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from synalign_agent.records import (
+    CallRecord,
+    CallTotals,
+    Choice,
+    DemonstrationCluster,
+    RealRow,
+    Rejection,
+    Sample,
+    Split,
+    sum_calls,
+)
+
+
+class MemorySessionStore:
+    """A `SessionStore` that forgets everything at exit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._meta: dict[str, str] = {}
+        self._real: dict[str, RealRow] = {}
+        self._clusters: dict[str, DemonstrationCluster] = {}
+        self._attributes: dict[str, dict[str, str]] = {}
+        self._calls: dict[tuple[str, int], CallRecord] = {}
+        self._samples: dict[str, Sample] = {}
+        self._rejections: dict[str, Rejection] = {}
+        self._rounds: dict[int, tuple[dict[str, Any], bytes, list[Choice]]] = {}
+
+    def meta(self, key: str) -> str | None:
+        return self._meta.get(key)
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._meta[key] = value
+
+    def add_real(self, rows: Sequence[RealRow]) -> None:
+        for row in rows:
+            self._real.setdefault(row.id, row)
+
+    def real_rows(self, split: Split | None = None) -> list[RealRow]:
+        return [row for row in self._real.values() if split in (None, row.split)]
+
+    def add_clusters(self, clusters: Sequence[DemonstrationCluster]) -> None:
+        for cluster in clusters:
+            self._clusters.setdefault(cluster.id, cluster)
+
+    def clusters(self, round: int | None = None) -> list[DemonstrationCluster]:
+        return [cluster for cluster in self._clusters.values() if round in (None, cluster.round)]
+
+    def cluster(self, id: str) -> DemonstrationCluster:
+        return self._clusters[id]
+
+    def add_attributes(self, cluster_id: str, values: Mapping[str, str]) -> None:
+        self._attributes.setdefault(cluster_id, dict(values))
+
+    def attributes_of(self, cluster_id: str) -> dict[str, str]:
+        return dict(self._attributes.get(cluster_id, {}))
+
+    def intend_call(self, call: CallRecord) -> None:
+        with self._lock:
+            self._calls.setdefault((call.key, call.attempt), call)
+
+    def finish_call(self, call: CallRecord) -> None:
+        with self._lock:
+            if self._calls[call.key, call.attempt].state == "intended":
+                self._calls[call.key, call.attempt] = call
+
+    def done_call(self, key: str) -> CallRecord | None:
+        return next((call for call in self.calls() if call.key == key and call.state == "done"), None)
+
+    def next_attempt(self, key: str) -> int:
+        return 1 + max((call.attempt for call in self.calls() if call.key == key), default=0)
+
+    def mark_lost_calls(self) -> int:
+        with self._lock:
+            open_calls = [call for call in self._calls.values() if call.state == "intended"]
+            for call in open_calls:
+                self._calls[call.key, call.attempt] = replace(call, state="lost")
+            return len(open_calls)
+
+    def calls(self, *, round: int | None = None, node: str | None = None) -> list[CallRecord]:
+        with self._lock:
+            found = list(self._calls.values())
+        return [call for call in found if round in (None, call.round) and node in (None, call.node)]
+
+    def call_totals(self) -> CallTotals:
+        return sum_calls(self.calls())
+
+    def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
+        for sample in samples:
+            self._samples.setdefault(sample.id, sample)
+        for rejection in rejections:
+            self._rejections.setdefault(rejection.id, rejection)
+
+    def samples(self, *, before_round: int | None = None) -> list[Sample]:
+        return [sample for sample in self._samples.values() if before_round is None or sample.round < before_round]
+
+    def count_samples(self) -> int:
+        return len(self._samples)
+
+    def rejections(self, *, round: int | None = None) -> list[Rejection]:
+        return [rejection for rejection in self._rejections.values() if round in (None, rejection.round)]
+
+    def rejection_counts(self) -> dict[str, int]:
+        counts = Counter(rejection.reason for rejection in self._rejections.values())
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def add_round(self, round: int, metrics: Mapping[str, Any], witness: bytes, choices: Sequence[Choice]) -> None:
+        self._rounds.setdefault(round, (copy.deepcopy(dict(metrics)), witness, list(choices)))
+
+    def rounds(self) -> list[dict[str, Any]]:
+        return [copy.deepcopy(self._rounds[round][0]) for round in sorted(self._rounds)]
+
+    def witness(self, round: int) -> bytes | None:
+        return self._rounds[round][1] if round in self._rounds else None
+
+    def choices(self, round: int) -> list[Choice]:
+        return list(self._rounds[round][2]) if round in self._rounds else []
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""

@@ -1,0 +1,197 @@
+"""The one place that picks implementations and opens handles: store, data, encoder, vectors, endpoint, model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synalign_agent.config import SessionConfig
+from synalign_agent.core.align import label_quotas
+from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.data.reader import read_rows
+from synalign_agent.data.real import RealData
+from synalign_agent.data.split import split_rows
+from synalign_agent.deps import Deps
+from synalign_agent.embedding.base import Encoder
+from synalign_agent.embedding.cache import CachedEncoder
+from synalign_agent.embedding.encoder import SentenceEncoder
+from synalign_agent.errors import ConfigError
+from synalign_agent.gates.copy_check import WordRuns
+from synalign_agent.gates.length import length_limits
+from synalign_agent.llm.budget import Budget
+from synalign_agent.llm.client import JournaledModel
+from synalign_agent.llm.profiles import resolve_profile
+from synalign_agent.llm.providers import model_name, open_endpoint
+from synalign_agent.prompting.catalog import PromptCatalog
+from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.session import SqliteSessionStore
+from synalign_agent.stores.vectors import VectorStore
+
+Notify = Callable[[str], None]
+"""Called with what is being prepared, in words."""
+
+DATABASE = "session.sqlite"
+_STREAM = 0
+
+
+@dataclass(frozen=True)
+class SessionData:
+    """What a session holds, without a model: enough to export and report."""
+
+    real: RealData
+    real_vectors: VectorStore
+    pool_vectors: VectorStore
+
+
+def resolve(config: SessionConfig) -> SessionConfig:
+    """Return the configuration with the defaults of its model filled in."""
+    return resolve_profile(config, model_name(config.llm))
+
+
+def open_store(folder: Path) -> SessionStore:
+    """Open, or make, the session's database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return SqliteSessionStore(folder / DATABASE)
+
+
+def make_encoder(config: SessionConfig) -> Encoder:
+    """Return the configured encoder behind the user's embedding cache."""
+    return CachedEncoder(SentenceEncoder(config.encoder))
+
+
+def ingest(store: SessionStore, config: SessionConfig) -> None:
+    """Read the real rows into a new session; does nothing for a session that has them."""
+    if store.meta("ingested"):
+        return
+    raw = read_rows(config.data)
+    rows = split_rows(
+        raw.texts,
+        raw.labels,
+        holdout_fraction=config.data.holdout_fraction,
+        min_holdout_rows=config.data.min_holdout_rows,
+        seed=config.seed,
+    )
+    store.add_real(rows)
+    store.set_meta("warnings", "\n".join(raw.warnings))
+    store.set_meta("ingested", "1")
+
+
+def load_data(folder: Path, store: SessionStore, encoder: Encoder, notify: Notify) -> SessionData:
+    """Return the session's rows with their vectors; what `vectors/` lacks is embedded again."""
+    rows, samples = store.real_rows(), store.samples()
+    real_vectors = _vectors(
+        folder / "vectors" / "real.faiss", encoder, [row.id for row in rows], [row.text for row in rows],
+        lambda done, total: notify(f"Embedding real rows: {done:,} of {total:,}"),
+    )  # fmt: skip
+    pool_vectors = _vectors(
+        folder / "vectors" / "pool.faiss", encoder, [sample.id for sample in samples], [sample.text for sample in samples],
+        lambda done, total: notify(f"Embedding the pool: {done:,} of {total:,}"), dimension=real_vectors.dimension,
+    )  # fmt: skip
+    return SessionData(RealData(rows, real_vectors.get([row.id for row in rows])), real_vectors, pool_vectors)
+
+
+def open_deps(
+    thread_id: str,
+    folder: Path,
+    config: SessionConfig,
+    store: SessionStore,
+    stack: ExitStack,
+    notify: Notify,
+    active_seconds: Callable[[], float],
+) -> Deps:
+    """Open everything that the nodes need; `stack` ends what was started.
+
+    Args:
+        thread_id: the session's id.
+        folder: its folder.
+        config: resolved configuration.
+        store: its open store, with the real rows ingested.
+        stack: takes over the endpoint.
+        notify: told what is being prepared.
+        active_seconds: the session's running time.
+    """
+    prompts = PromptCatalog.load(config.prompts_dir)
+    notify("Loading the sentence encoder")
+    encoder = make_encoder(config)
+    data = load_data(folder, store, encoder, notify)
+    real = data.real
+    prior = label_prior(config, real)
+    quotas = label_quotas(dict(zip(real.labels, prior.tolist(), strict=True)), config.n_samples)
+    notify("Starting the model")
+    endpoint = stack.enter_context(open_endpoint(config.llm))
+    texts = [row.text for row in real.rows]
+    scale = median_distance(real.reference().X, np.random.default_rng([config.seed, _STREAM]))
+    return Deps(
+        thread_id=thread_id,
+        folder=folder,
+        config=config,
+        store=store,
+        model=JournaledModel(endpoint, config.llm, store, Budget(config.limits, store.call_totals()), config.seed),
+        encoder=encoder,
+        prompts=prompts,
+        real=real,
+        real_vectors=data.real_vectors,
+        pool_vectors=data.pool_vectors,
+        limits=length_limits(texts, config.gates.length),
+        word_runs=WordRuns(texts, config.gates.copy_check.max_shared_words),
+        kernel=RBFMixture(tuple(scale * multiplier for multiplier in config.align.lengthscale_multipliers)),
+        prior=prior,
+        quotas=np.array([quotas[label] for label in real.labels], dtype=np.int64),
+        active_seconds=active_seconds,
+    )
+
+
+def label_prior(config: SessionConfig, real: RealData) -> NDArray[np.float64]:
+    """Return the label shares of the result.
+
+    Raises:
+        ConfigError: the configured prior does not name exactly the labels of the data.
+    """
+    prior = config.align.label_prior
+    if prior == "real":
+        return real.prior()
+    if prior == "uniform":
+        return np.full(len(real.labels), 1 / len(real.labels))
+    if set(prior) != set(real.labels) or min(prior.values()) < 0 or sum(prior.values()) <= 0:
+        raise ConfigError(
+            f"align.label_prior: names {sorted(prior)}, but the data have the labels {list(real.labels)}; "
+            "give each a share of 0 or more"
+        )
+    shares = np.array([prior[label] for label in real.labels])
+    normalised: NDArray[np.float64] = shares / shares.sum()
+    return normalised
+
+
+def prompt_hashes(config: SessionConfig) -> str:
+    """Return the hashes of the session's prompts as canonical JSON."""
+    templates = PromptCatalog.load(config.prompts_dir).templates
+    return json.dumps({name: template.sha256 for name, template in templates.items()}, sort_keys=True)
+
+
+def _vectors(
+    path: Path,
+    encoder: Encoder,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    progress: Callable[[int, int], None],
+    dimension: int | None = None,
+) -> VectorStore:
+    saved = VectorStore.load(path, model_id=encoder.model_id)
+    n_saved = len(saved) if saved is not None and list(ids[: len(saved)]) == saved.ids else 0
+    if saved is not None and n_saved == len(ids) and n_saved > 0:
+        return saved
+    fresh = encoder.encode(texts[n_saved:], progress) if len(texts) > n_saved else None
+    if saved is None or n_saved == 0:
+        if fresh is None and dimension is None:
+            raise ConfigError("the session has no real rows")
+        saved = VectorStore(encoder.model_id, dimension if fresh is None else fresh.shape[1])  # type: ignore[arg-type]
+    if fresh is not None:
+        saved.add(ids[n_saved:], fresh)
+    saved.save(path)
+    return saved
