@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from synalign_agent.errors import ConfigError
 
@@ -21,7 +21,7 @@ FINGERPRINT_VERSION = 1
 EXAMPLE_PREFIX = "example:"
 
 # Marks fields that cannot change what is generated or chosen: they may differ between two openings of one session.
-OPERATIONAL = {"operational": True}
+OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -36,7 +36,8 @@ class DataConfig(Section):
     """The real rows to match."""
 
     path: str = Field(
-        description="JSONL, CSV or Parquet file (relative to this file), a Hugging Face dataset id or folder, or `example:customer_messages`."
+        description="JSONL, CSV or Parquet file (relative to this file), a Hugging Face dataset id or folder, or "
+        "`example:customer_messages`."
     )
     format: Literal["auto", "jsonl", "csv", "parquet", "huggingface"] = Field(
         "auto", description="How to read `path`; `auto` goes by the file name."
@@ -105,7 +106,7 @@ class LLMConfig(Section):
     )
     max_failed_share: Share = Field(
         0.5,
-        description="A round with a larger share of failed calls stops the run, resumable.",
+        description="The run stops, resumable, when more than this share of the last 20 calls failed.",
         json_schema_extra=OPERATIONAL,
     )
     threads: int | None = Field(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from synalign_agent.config import DataConfig, LLMConfig, Section, SessionConfig
+from synalign_agent.config import AttributesConfig, DataConfig, LimitsConfig, LLMConfig, Section, SessionConfig
 
 _WIDTH = 110
 
@@ -17,8 +17,17 @@ def example_config() -> SessionConfig:
     return SessionConfig(
         data=DataConfig(path="example:customer_messages"),
         task="short messages that customers send to an online shop",
-        n_samples=100,
+        n_samples=60,
         llm=LLMConfig(provider="embedded"),
+        limits=LimitsConfig(max_rounds=4),
+        # The packaged model is too small to propose dimensions of its own.
+        attributes=AttributesConfig(
+            dimensions={
+                "topic": "what the message is about, in a few words",
+                "tone": "the mood of the writer",
+                "style": "formal or casual, careful or full of mistakes",
+            }
+        ),
     )
 
 
@@ -51,5 +60,7 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _inline(value: Any) -> str:
+    if isinstance(value, Section):
+        value = value.model_dump(mode="json")
     dumped: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
     return dumped.removesuffix("\n").removesuffix("...").strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ class Deps:
     """Samples wanted per label."""
     active_seconds: Callable[[], float]
     """Time that the session has run, over all of its openings."""
+    close: Callable[[], None] = field(default=lambda: None)
+    """Called after the last node; ends what was opened for a served session, nothing in a `Session`, which closes itself."""
 
     def rng(self, *stream: int) -> np.random.Generator:
         """Return a generator that depends on the session's seed and on what it is for, not on what ran before."""

@@ -27,7 +27,7 @@ from synalign_agent.errors import InputError, InterruptedByUser, SessionError
 from synalign_agent.graph import build_graph
 from synalign_agent.report.summary import summarize
 from synalign_agent.report.write import write_outputs
-from synalign_agent.state import STATE_VERSION, Context
+from synalign_agent.state import Context
 from synalign_agent.stores.base import SessionStore
 
 _THREAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -78,7 +78,7 @@ class Session:
         folder = Path(config.runs_dir) / thread_id
         if (folder / wiring.DATABASE).exists():
             return cls._reopen(folder, config, accept_changes)
-        prompt_hashes = wiring.prompt_hashes(config)
+        wiring.prompt_hashes(config)  # a broken prompt file should not leave a folder behind
         with _removed_on_error(folder):
             store = wiring.open_store(folder)
             try:
@@ -87,8 +87,7 @@ class Session:
                 store.close()
                 raise
         session = cls(folder, config, store, resumed=False)
-        store.set_meta("prompts", prompt_hashes)
-        session._keep_config()
+        wiring.keep_config(folder, store, config)
         return session
 
     @classmethod
@@ -110,8 +109,7 @@ class Session:
         if stored is None:  # killed while it was being created
             wiring.ingest(store, config)
             session = cls(folder, config, store, resumed=False)
-            store.set_meta("prompts", wiring.prompt_hashes(config))
-            session._keep_config()
+            wiring.keep_config(folder, store, config)
             return session
         changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
         before, now = json.loads(store.meta("prompts") or "{}"), json.loads(wiring.prompt_hashes(config))
@@ -125,9 +123,8 @@ class Session:
             )
         session = cls(folder, config, store, resumed=True)
         if changes:
-            store.set_meta("prompts", json.dumps(now, sort_keys=True))
             store.set_meta("reopened_with_changes", "1")
-        session._keep_config()
+        wiring.keep_config(folder, store, config)
         return session
 
     def run(self, *, notify: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -241,7 +238,15 @@ class Session:
             notify("Running")
             # None continues at the last checkpoint; an input starts another pass of the loop, from the state there is.
             start: Any = None if state.next else {"stop_reason": None}
-            await graph.ainvoke(start, config, context=Context(), durability="sync")
+            try:
+                await graph.ainvoke(start, config, context=Context(), durability="sync")
+            except BaseException:
+                # The task that failed has its siblings cancelled, some in the middle of writing a checkpoint: without this their
+                # transaction stays open, and the next opening in this process finds the database locked.
+                await saver.conn.rollback()
+                raise
+            finally:
+                await self._deps.model.aclose()
             self.store.set_meta("reopened_with_changes", "")
 
     async def _provide(self, thread_id: str, context: Context) -> Deps:
@@ -251,14 +256,6 @@ class Session:
     def _may_continue(self) -> bool:
         """Tell whether a finished session has more to do: only if it was reopened with another configuration."""
         return bool(self.store.meta("reopened_with_changes"))
-
-    def _keep_config(self) -> None:
-        text = self.config.to_yaml()
-        self.store.set_meta("config", text)
-        self.store.set_meta("config_fingerprint", self.config.fingerprint())
-        self.store.set_meta("state_version", str(STATE_VERSION))
-        header = f"# Session {self.thread_id}, configuration fingerprint {self.config.fingerprint()}\n"
-        (self.folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
 def _existing(thread_id: str, runs_dir: str | Path) -> Path:

@@ -82,6 +82,16 @@ def ingest(store: SessionStore, config: SessionConfig) -> None:
     store.set_meta("ingested", "1")
 
 
+def keep_config(folder: Path, store: SessionStore, config: SessionConfig) -> None:
+    """Keep the resolved configuration, its fingerprint and the prompts' hashes; `config.yaml` is for people to read and edit."""
+    text = config.to_yaml()
+    store.set_meta("config", text)
+    store.set_meta("config_fingerprint", config.fingerprint())
+    store.set_meta("prompts", prompt_hashes(config))
+    header = f"# Session {folder.name}, configuration fingerprint {config.fingerprint()}\n"
+    (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+
+
 def load_data(folder: Path, store: SessionStore, encoder: Encoder, notify: Notify) -> SessionData:
     """Return the session's rows with their vectors; what `vectors/` lacks is embedded again."""
     rows, samples = store.real_rows(), store.samples()

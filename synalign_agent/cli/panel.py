@@ -37,7 +37,7 @@ def watch(session: Session) -> Iterator[Callable[[str], None]]:
             printer = threading.Thread(target=_print_lines, args=(view, console, stop), daemon=True)
             printer.start()
             try:
-                yield lambda stage: (view.notify(stage), console.print(stage))[0]
+                yield view.announce(console)
             finally:
                 stop.set()
                 printer.join()
@@ -54,6 +54,15 @@ class _View:
 
     def notify(self, stage: str) -> None:
         self._stage = stage
+
+    def announce(self, console: Console) -> Callable[[str], None]:
+        """Return a function that takes what is being prepared and prints it as a line."""
+
+        def notify(stage: str) -> None:
+            self.notify(stage)
+            console.print(stage)
+
+        return notify
 
     def line(self) -> str:
         """Return one line of plain text."""

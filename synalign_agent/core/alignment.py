@@ -120,7 +120,7 @@ def align_pool(
     )
     weights, copies = np.zeros(len(pool.X)), np.zeros(len(pool.X), dtype=np.int64)
     largest_gap = 0.0
-    for label in np.flatnonzero(n_selected):
+    for label in np.flatnonzero(n_selected).tolist():
         rows, n = np.flatnonzero(pool.label == label), int(n_selected[label])
         fitted = fit_weights(pool.X[rows], reference.of(label).X, kernel, cap=max_copies / n, tolerance=tolerance)
         copies[rows] = systematic(fitted.w, n, rng)
@@ -129,7 +129,7 @@ def align_pool(
 
     score = _score(pool, copies, scoring, population, kernel, prior, n_selected, alpha, rng)
     per_label: dict[int, Score] = {}
-    for label in map(int, np.flatnonzero(n_selected)):
+    for label in np.flatnonzero(n_selected).tolist():
         # A single label, its rows renumbered as stratum 0.
         parts = [
             Rows(part.of(label).X, np.zeros(len(part.of(label).X), dtype=np.int64))
@@ -181,7 +181,7 @@ def _score(
     )  # fmt: skip
     # The pool is larger than the selection. A random selection of n of its m rows is on average farther away by exactly
     # this much: drawing without replacement moves 1/m of the within-label diagonal to 1/n.
-    for label in np.flatnonzero(n_selected):
+    for label in np.flatnonzero(n_selected).tolist():
         X = pool.of(label).X
         if 1 < n_selected[label] < len(X):
             raw += shares[label] ** 2 * (1 - mean_kernel(X, kernel)) * (1 / n_selected[label] - 1 / len(X))
@@ -227,4 +227,5 @@ def _label_weights(labels: IntArray, masses: FloatArray) -> FloatArray:
     """Spread each label's mass evenly over its rows; masses of labels without rows are lost, so scale to sum 1."""
     counts = np.bincount(labels, minlength=len(masses))
     weights: FloatArray = masses[labels] / counts[labels]
-    return weights / weights.sum()
+    normalised: FloatArray = weights / weights.sum()
+    return normalised

@@ -66,7 +66,9 @@ class SentenceEncoder:
                     os.environ.setdefault("HF_HUB_OFFLINE", "1")
                 import torch
                 from sentence_transformers import SentenceTransformer
+                from transformers.utils import logging as transformers_logging
 
+                transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would draw over the live panel
                 dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self._precision]
                 try:
                     self._model = SentenceTransformer(

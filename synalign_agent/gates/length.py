@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def check_length(text: str, limits: LengthLimits, *, limit_in_schema: bool) -> V
 def check_repetition(text: str, max_share: float) -> Verdict | None:
     """Reject a text in which more than `max_share` of the word pairs repeat an earlier pair: a small model in a loop."""
     words = text.lower().split()
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     if len(pairs) < 4:
         return None
     share = 1 - len(set(pairs)) / len(pairs)

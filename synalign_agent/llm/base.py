@@ -29,6 +29,10 @@ class CallRequest:
 class LanguageModel(Protocol):
     """A model behind the journal."""
 
+    @property
+    def halted(self) -> bool:
+        """Whether `halt` was called, or the endpoint failed for good."""
+
     async def call(self, request: CallRequest) -> CallRecord:
         """Return the finished call, from the journal if it was paid for before.
 
@@ -38,6 +42,9 @@ class LanguageModel(Protocol):
             BudgetExhausted: the call could pass a limit.
             EndpointError: no call can succeed now.
         """
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
     def halt(self, error: Exception) -> None:
         """Send nothing more: calls in flight finish, all others raise `error`."""

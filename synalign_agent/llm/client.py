@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
+from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -27,6 +29,7 @@ from synalign_agent.records import CallRecord, charge
 from synalign_agent.stores.base import SessionStore
 
 _BREAKER_MIN_CALLS = 8
+_BREAKER_WINDOW_CALLS = 20
 _MAX_WAIT_SECONDS = 60.0
 
 
@@ -48,6 +51,9 @@ class JournaledModel:
         self._store = store
         self._budget = budget
         self._seed = seed
+        # A client of its own: the one that langchain-openai shares keeps connections of an event loop that has ended, and a
+        # call on such a connection is sent, paid for, and lost.
+        self._http = DefaultAsyncHttpxClient()
         # `max_retries=0`: retries happen here, so that each attempt is journalled and budgeted.
         self._chat = ChatOpenAI(
             model=endpoint.model,
@@ -56,6 +62,7 @@ class JournaledModel:
             temperature=config.temperature,
             timeout=config.timeout_seconds,
             max_retries=0,
+            http_async_client=self._http,
         )
         self._slots = asyncio.Semaphore(config.concurrency or 1)
         self._in_flight = 0
@@ -63,8 +70,7 @@ class JournaledModel:
         self._idle.set()
         self._halted: Exception | None = None
         self._halting = asyncio.Event()
-        self._n_settled = 0
-        self._n_failed = 0
+        self._recent: deque[bool] = deque(maxlen=_BREAKER_WINDOW_CALLS)
 
     async def call(self, request: CallRequest) -> CallRecord:
         messages = render(request.prompt, request.values)
@@ -94,9 +100,16 @@ class JournaledModel:
         async with self._slots:
             return await self._with_retries(planned, request, messages)
 
+    @property
+    def halted(self) -> bool:
+        return self._halted is not None
+
     def halt(self, error: Exception) -> None:
         self._halted = self._halted or error
         self._halting.set()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait before a retry, but not longer than until somebody halts the model."""
@@ -112,19 +125,19 @@ class JournaledModel:
             reraise=True,
         )
         try:
-            record = await retrying(self._attempt, planned, request, messages)
+            record: CallRecord = await retrying(self._attempt, planned, request, messages)
             failed = False
         except _AttemptFailed as error:
             record, failed = error.record, True
             if error.failure.fatal is not None:
                 self.halt(fatal_error(error.failure))
                 await self._raise_if_halted()
-        self._n_settled += 1
-        self._n_failed += failed
-        if self._n_settled >= _BREAKER_MIN_CALLS and self._n_failed > self._config.max_failed_share * self._n_settled:
+        self._recent.append(failed)
+        n_failed, n_recent = sum(self._recent), len(self._recent)
+        if n_recent >= _BREAKER_MIN_CALLS and n_failed > self._config.max_failed_share * n_recent:
             self.halt(
                 EndpointError(
-                    f"{self._n_failed} of {self._n_settled} calls to {self._endpoint.base_url} failed "
+                    f"{n_failed} of the last {n_recent} calls to {self._endpoint.base_url} failed "
                     f"(last: {record.error_class}: {record.error}); the session is saved, resume when the endpoint answers"
                 )
             )
@@ -200,7 +213,7 @@ class JournaledModel:
         return Amount(prompt_tokens + max_tokens, cost_usd(self._config.prices, prompt_tokens, max_tokens))
 
 
-_backoff = wait_exponential_jitter(initial=0.5, max=_MAX_WAIT_SECONDS)
+_backoff = wait_exponential_jitter(multiplier=0.5, max=_MAX_WAIT_SECONDS)
 
 
 def _wait(state: RetryCallState) -> float:

@@ -118,7 +118,7 @@ def _distances(score: Score | None, target: float | None) -> dict[str, Any]:
 def _coverage(deps: Deps, round: int) -> dict[str, float | None]:
     """Return the share of reference rows within a GP lengthscale of a demonstration, and the same for a random choice."""
     reference = deps.real.reference()
-    place = {deps.real.rows[row].id: at for at, row in enumerate(np.flatnonzero(~deps.real.held_out))}
+    place = {deps.real.rows[row].id: at for at, row in enumerate(np.flatnonzero(~deps.real.held_out).tolist())}
     used = sorted(
         {place[id] for cluster in deps.store.clusters() if cluster.round <= round for id in cluster.member_ids}
     )

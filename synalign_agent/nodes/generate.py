@@ -12,7 +12,6 @@ from synalign_agent.state import GenerateTask, State
 
 NODE = "generate"
 
-_STREAM = 3
 _TOKENS_PER_TEXT = 24
 """JSON quotes, commas, and words that split into many tokens."""
 
@@ -33,8 +32,8 @@ def _request(deps: Deps, cluster_id: str, draw: int) -> CallRequest:
     layout = config.generate.demonstrations or "none"
     cluster = deps.store.cluster(cluster_id)
     demonstrations = deps.real.texts(cluster.member_ids) if layout != "none" else []
-    # Another order per draw: models lean on the last example, and draws of one cluster should differ.
-    deps.rng(_STREAM, cluster.round, draw, int(cluster_id, 16) % 2**32).shuffle(demonstrations)
+    # The same order in every draw: draws of a cluster then differ only in their seed, and an endpoint's prefix cache
+    # answers all but the first without reading the prompt again.
     return CallRequest(
         node=NODE,
         prompt=deps.prompts["generate_samples"],

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 
 from synalign_agent.errors import ConfigError
 from synalign_agent.prompting.catalog import PromptTemplate, environment
 
 _MARKER = re.compile(r"<!-- role: (system|user|assistant) -->")
+
+
+# A marker counts only with a nonce that no value can know, so a row that contains `<!-- role: system -->` stays text.
+_NONCE = secrets.token_hex(16)
 
 
 class Message(NamedTuple):
@@ -30,14 +35,17 @@ def render(template: PromptTemplate, values: Mapping[str, Any]) -> list[Message]
     Raises:
         ConfigError: a value is missing, or the template has text before its first role marker.
     """
-    # A marker counts only with a nonce that no value can know, so a row that contains `<!-- role: system -->` stays text.
-    nonce = secrets.token_hex(16)
-    body = _MARKER.sub(lambda match: f"\x00{nonce}:{match.group(1)}\x00", template.body)
     try:
-        text = environment().from_string(body).render(**values)
+        text = _compiled(template).render(**values)
     except TemplateError as error:
         raise ConfigError(f"{template.source}: {error}") from None
-    head, *parts = re.split(f"\x00{nonce}:(system|user|assistant)\x00", text)
+    head, *parts = re.split(f"\x00{_NONCE}:(system|user|assistant)\x00", text)
     if head.strip() or not parts:
         raise ConfigError(f"{template.source}: text must follow a `<!-- role: ... -->` marker")
     return [Message(role, content.strip()) for role, content in zip(parts[::2], parts[1::2], strict=True)]
+
+
+@lru_cache
+def _compiled(template: PromptTemplate) -> Template:
+    marked = _MARKER.sub(lambda match: f"\x00{_NONCE}:{match.group(1)}\x00", template.body)
+    return environment().from_string(marked)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 import jinja2
 
-from synalign_agent import __version__
 from synalign_agent.config import SessionConfig
 
 
@@ -33,7 +33,11 @@ def render_card(summary: Mapping[str, Any], config: SessionConfig) -> str:
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4g}"
     source = resources.files("synalign_agent.report").joinpath("card.md.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        metadata=metadata.to_yaml(), summary=summary, config=config, config_yaml=config.to_yaml(), version=__version__
+        metadata=metadata.to_yaml(),
+        summary=summary,
+        config=config,
+        config_yaml=config.to_yaml(),
+        version=version("synalign-agent"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
                 "call_key": sample.call_key,
             }
         )
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    # Types are set, so that an empty pool is written like a full one.
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"selected": bool, "copies": int, "weight": float})
     if config.data.label_column is None:
         frame = frame.drop(columns="label")
     names = {"text": config.data.text_column, "label": config.data.label_column}
@@ -73,10 +75,9 @@ def write_dataset(folder: Path, store: SessionStore, config: SessionConfig) -> p
     folder.mkdir(parents=True, exist_ok=True)
     pool = pool_frame(store, config)
     for name, frame in (("dataset", selected_frame(pool)), ("pool", pool)):
-        write_atomically(folder / f"{name}.parquet", lambda path, frame=frame: frame.to_parquet(path, index=False))
+        write_atomically(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
         write_atomically(
-            folder / f"{name}.jsonl",
-            lambda path, frame=frame: frame.to_json(path, orient="records", lines=True, force_ascii=False),
+            folder / f"{name}.jsonl", partial(frame.to_json, orient="records", lines=True, force_ascii=False)
         )
     return pool
 

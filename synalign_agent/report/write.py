@@ -46,7 +46,7 @@ def write_outputs(
         folder / "report.json",
         lambda path: path.write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8"),
     )
-    selected = pool[pool["selected"]].sort_values("nearest_similarity", ascending=False, kind="stable")
+    selected = pool.loc[pool["selected"]].sort_values("nearest_similarity", ascending=False, kind="stable")
     label_column = config.data.label_column
     page = render_report(
         summary=summary,

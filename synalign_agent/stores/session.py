@@ -124,7 +124,9 @@ class SqliteSessionStore:
         classes = self._all(
             "SELECT error_class, COUNT(*) FROM calls WHERE state = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1"
         )
-        return CallTotals(*(value or 0 for value in row or ()), dict(classes))
+        names = [field.name for field in fields(CallTotals)]  # in the order of the query; the classes come last
+        sums = dict(zip(names, (value or 0 for value in row or ()), strict=False))
+        return CallTotals(**sums, failed_by_class=dict(classes))
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
         with self._lock, self._connection as connection:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -24,7 +25,7 @@ class VectorStore:
         self.dimension = dimension
         self.ids: list[str] = []
         self._row_of: dict[str, int] = {}
-        self._index = faiss.IndexFlatIP(dimension)
+        self._index: Any = faiss.IndexFlatIP(dimension)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,7 +66,7 @@ class VectorStore:
         k = min(k, len(self) if among is None else len(among))
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0), dtype=np.float32)
-        chosen = None if among is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))
+        chosen = None if among is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]  # faiss adds it at import
         similarities, rows = self._index.search(unit_float32(queries), k, params=chosen)
         return rows, similarities
 
@@ -112,7 +113,8 @@ def nearest_available(X: NDArray[np.floating]) -> Callable[[int, int, NDArray[np
     def neighbours(row: int, k: int, available: NDArray[np.bool_]) -> NDArray[np.int64]:
         allowed = np.flatnonzero(available)
         found, _ = store.search(np.asarray(X[row : row + 1], dtype=np.float32), k, among=allowed[allowed != row])
-        return found[0]
+        nearest: NDArray[np.int64] = found[0]
+        return nearest
 
     return neighbours
 

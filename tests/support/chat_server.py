@@ -202,7 +202,7 @@ class ChatServer(contextlib.AbstractContextManager["ChatServer"]):
         self.answered: list[str] = []  # sha256 of each body that was given a 200
         self.max_in_flight = self._in_flight = 0
         self._changed = threading.Condition()  # guards the four above
-        self._script, self._latency = script, latency_seconds
+        self.script, self._latency = script, latency_seconds
         self._sockets: set[socket.socket] = set()
         self._closing = threading.Event()
         self._http = _HTTPServer(("127.0.0.1", port), _Handler)
@@ -258,7 +258,7 @@ class ChatServer(contextlib.AbstractContextManager["ChatServer"]):
             handler.send(reply.status, payload, reply.headers)
 
     def _answer(self, body: Any, number: int, digest: str) -> tuple[Reply, bytes]:
-        reply = (self._script(body, number) if self._script else None) or Reply()
+        reply = (self.script(body, number) if self.script else None) or Reply()
         if body.get("stream"):
             reply = Reply("This server does not stream.", status=400)
         content = reply.content

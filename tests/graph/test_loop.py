@@ -1,0 +1,266 @@
+"""The whole loop against a scripted endpoint: what it delivers, why it stops, and what it says of bad replies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from support.chat_server import ChatServer, Reply, json_reply
+
+from synalign_agent.config import SessionConfig
+from synalign_agent.errors import EndpointError, SessionError
+from synalign_agent.graph import build_graph
+from synalign_agent.session import Session
+
+MakeConfig = Callable[..., SessionConfig]
+pytestmark = pytest.mark.usefixtures("hash_encoder")
+
+
+def run(config: SessionConfig, thread_id: str = "t") -> dict[str, Any]:
+    with Session.create(config, thread_id=thread_id) as session:
+        return session.run()
+
+
+def is_generation(body: dict[str, Any]) -> bool:
+    return bool(body["response_format"]["json_schema"]["name"] == "GeneratedTexts")
+
+
+def test_delivers_what_was_asked_for_with_lineage(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    config = make_config()
+    result = run(config)
+    assert result["status"] == "finished"
+    assert result["stop_reason"] in ("target_reached", "patience", "max_rounds")
+    assert result["n_selected"] == result["n_requested"] == 24
+    assert result["n_pool"] >= 48
+    assert result["mmd2"]["aligned"] < result["mmd2"]["raw"]
+    assert result["mmd2"]["reference"] == "holdout"
+    assert 0 < result["p_value"] <= 1
+    assert result["ess"] >= 24
+    assert result["calls"]["repeated"] == chat_server.repeated() == 0
+    assert result["calls"]["done"] == len(chat_server.requests)
+
+    dataset = pd.read_parquet(result["paths"]["dataset"])
+    pool = pd.read_parquet(result["paths"]["pool"])
+    assert len(dataset) == 24 and dataset["text"].is_unique and dataset["selected"].all()
+    assert pool["selected"].sum() == 24 and len(pool) == result["n_pool"]
+    assert pool["weight"].sum() == pytest.approx(1)
+    assert dataset["label"].value_counts().to_dict() == {"delivery": 9, "billing": 7, "product": 5, "account": 3}
+    row = dataset.iloc[0]
+    assert len(row["demonstration_ids"]) == 5
+    assert {pair["name"] for pair in row["attributes"]} == {"topic", "tone"}
+    assert (row["prompt"], row["model"]) == ("generate_samples", "scripted")
+    assert -1 <= row["nearest_similarity"] <= 0.95
+
+
+def test_dataset_loads_in_the_usual_libraries(make_config: MakeConfig, tmp_path: Any) -> None:
+    import datasets
+
+    result = run(make_config())
+    loaded = datasets.load_dataset(
+        "parquet", data_files=result["paths"]["dataset"], split="train", cache_dir=str(tmp_path / "hf")
+    )
+    assert loaded.num_rows == 24
+    lines = pd.read_json(result["paths"]["dataset"].replace(".parquet", ".jsonl"), lines=True)
+    assert list(lines["text"]) == list(loaded["text"])
+    card = datasets.load_dataset_builder(str(tmp_path / "runs" / "t" / "export"), cache_dir=str(tmp_path / "hf"))
+    assert card.config.name == "default"
+
+
+def test_every_gate_and_reply_problem_is_counted_with_its_reason(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = "Package left in the rain. Box is mush. Thanks for nothing."
+    replies = iter(
+        [
+            Reply(content='{"texts": ["half a tex', finish_reason="length"),
+            Reply(refusal="I cannot write that"),
+            Reply(content="Sure! Here are your texts."),
+            json_reply({"items": []}),
+            Reply(content=""),
+            json_reply({"texts": [real, "x", "buy " * 30, "y" * 3000]}),
+            json_reply({"texts": ["My new lamp came with a broken shade, please send me another one."] * 2}),
+        ]
+    )
+    monkeypatch.setattr(
+        chat_server, "script", lambda body, number: next(replies, None) if is_generation(body) else None, raising=True
+    )
+    rejections = run(make_config())["rejections"]
+    expected = {"length_cut", "refused", "malformed", "off_schema", "empty_reply"}
+    expected |= {"copy_words", "too_short", "repetitive", "too_long", "duplicate"}
+    assert expected <= rejections.keys()
+    assert all(rejections[reason] == 1 for reason in expected)
+
+
+def test_a_busy_endpoint_is_asked_again(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = Reply(status=429, headers={"Retry-After": "0.01"})
+    monkeypatch.setattr(chat_server, "script", lambda body, number: busy if number % 5 == 0 else None)
+    result = run(make_config())
+    assert result["n_selected"] == 24
+    assert result["calls"]["failed_by_class"]["rate_limit"] == result["calls"]["failed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "advice"),
+    [
+        (Reply(status=401), "llm.api_key_env"),
+        (Reply(status=404), "llm.model"),
+        (Reply(status=429, error_code="insufficient_quota"), "credit"),
+        (Reply(status=400, content="response_format not supported"), "response_format not supported"),
+    ],
+)
+def test_hopeless_errors_stop_at_once_and_say_what_to_do(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, reply: Reply, advice: str
+) -> None:
+    monkeypatch.setattr(chat_server, "script", lambda body, number: reply)
+    with pytest.raises(EndpointError, match=advice):
+        run(make_config())
+    assert len(chat_server.requests) <= 8  # those in flight together, none after
+
+
+def test_a_failing_endpoint_pauses_the_run_and_resume_finishes_it(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(llm__max_attempts=1)
+    monkeypatch.setattr(chat_server, "script", lambda body, number: Reply(status=503) if number > 20 else None)
+    with Session.create(config, thread_id="t") as session:
+        with pytest.raises(EndpointError, match="resume"):
+            session.run()
+        assert session.summary()["status"] == "failed"
+    monkeypatch.setattr(chat_server, "script", None)
+    with Session.open("t", runs_dir=config.runs_dir) as session:
+        result = session.run()
+    assert (result["status"], result["n_selected"], result["calls"]["repeated"]) == ("finished", 24, 0)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("max_calls", 9), ("max_tokens", 12_000), ("max_usd", 0.02)])
+def test_limits_are_never_passed_and_end_the_run_with_what_there_is(
+    make_config: MakeConfig, limit: str, value: float
+) -> None:
+    prices = {"prompt_usd_per_million_tokens": 1.0, "completion_usd_per_million_tokens": 4.0}
+    result = run(make_config(**{f"limits__{limit}": value}, llm__prices=prices))
+    spent = {
+        "max_calls": result["calls"]["done"] + result["calls"]["failed"],
+        "max_tokens": sum(result["tokens"].values()),
+        "max_usd": result["cost_usd"],
+    }
+    assert result["stop_reason"] == limit
+    assert spent[limit] <= value
+    assert result["n_selected"] <= 24
+
+
+def test_an_absolute_target_ends_the_loop_as_soon_as_the_pool_is_full(make_config: MakeConfig) -> None:
+    result = run(make_config(target__mmd2=1.0))
+    assert result["stop_reason"] == "target_reached"
+    assert result["mmd2"]["target"] == 1.0
+
+
+@pytest.mark.parametrize("strategy", ["gp", "gp_gap", "random", "kmeans"])
+def test_every_exploration_strategy_runs(make_config: MakeConfig, strategy: str) -> None:
+    result = run(make_config(explore__strategy=strategy, limits__max_rounds=2))
+    assert result["n_rounds"] == 2
+    assert result["coverage"]["n_demonstrations"] > 0
+
+
+def test_without_attributes_or_demonstrations_nothing_of_them_is_sent(
+    make_config: MakeConfig, chat_server: ChatServer
+) -> None:
+    run(make_config(attributes__enabled=False, generate__demonstrations="none", limits__max_rounds=1))
+    assert all(is_generation(body) for body in chat_server.requests)
+    assert not any("Package left in the rain" in json.dumps(body) for body in chat_server.requests)
+
+
+def test_holdout_rows_never_reach_the_model(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    config = make_config(limits__max_rounds=4, target__mmd2=-1.0)
+    with Session.create(config, thread_id="t") as session:
+        session.run()
+        held_out = [row.text for row in session.store.real_rows("holdout")]
+        shown = [row.text for row in session.store.real_rows("reference")]
+    sent = "\n".join(message["content"] for body in chat_server.requests for message in body["messages"])
+    assert len(held_out) == 83
+    assert sum(json.dumps(text, ensure_ascii=False)[1:-1] in sent or text in sent for text in shown) > 20
+    assert not any(json.dumps(text, ensure_ascii=False)[1:-1] in sent or text in sent for text in held_out)
+
+
+def test_dimensions_are_proposed_once_and_frozen(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    run(make_config(attributes__dimensions=None).with_overrides({"attributes.n_dimensions": 3}))
+    names = [body["response_format"]["json_schema"]["name"] for body in chat_server.requests]
+    assert names.count("ProposedDimensions") in (0, 1)
+
+
+def test_label_judge_is_asked_per_sample(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    result = run(make_config(gates__label_check__method="llm", limits__max_rounds=1))
+    judged = [
+        body for body in chat_server.requests if body["response_format"]["json_schema"]["name"] == "LabelJudgement"
+    ]
+    assert len(judged) >= result["n_pool"]
+    assert result["rejections"]["label_judged"] > 0
+
+
+def test_unlabelled_few_shot_data_are_scored_on_the_reference_and_say_so(
+    make_config: MakeConfig, tmp_path: Any, chat_server: ChatServer
+) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text(
+        "text\n"
+        + "\n".join(
+            f"where is parcel number {n} of mine and it was due {n} days ago and {'nobody ' * n} tells me"
+            for n in range(12)
+        ),
+        encoding="utf-8",
+    )
+    config = make_config(data__path=str(path), n_samples=6, limits__max_rounds=2)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"label_column": None})})
+    result = run(config)
+    assert result["mmd2"]["reference"] == "reference"
+    assert result["p_value"] is None
+    assert list(pd.read_parquet(result["paths"]["dataset"]).columns)[:2] == ["text", "weight"]
+    assert "label" not in json.dumps([body["messages"] for body in chat_server.requests])
+
+
+def test_a_model_that_writes_nothing_usable_ends_with_a_reason_and_an_empty_dataset(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        chat_server, "script", lambda body, number: Reply(content="no") if is_generation(body) else None
+    )
+    result = run(make_config(limits__max_rounds=9))
+    assert result["stop_reason"] == "no_new_samples"
+    assert (result["n_selected"], result["mmd2"]["aligned"]) == (0, None)
+    assert len(pd.read_parquet(result["paths"]["dataset"])) == 0
+
+
+def test_checkpoints_hold_references_only(make_config: MakeConfig) -> None:
+    config = make_config()
+    with Session.create(config, thread_id="t") as session:
+        session.run()
+        texts = [sample.text for sample in session.store.samples()]
+        folder = session.folder
+
+    async def values() -> dict[str, Any]:
+        async def unopened(thread_id: str, context: Any) -> Any:
+            raise AssertionError("reading a thread opens no session")
+
+        async with AsyncSqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
+            graph = build_graph(unopened).compile(checkpointer=saver)
+            return dict((await graph.aget_state({"configurable": {"thread_id": "t"}})).values)
+
+    state = json.dumps(asyncio.run(values()))  # plain JSON types only
+    assert not any(text in state for text in texts)
+    checkpoint_bytes = (folder / "checkpoints.sqlite").read_bytes()
+    assert not any(text.encode() in checkpoint_bytes for text in texts)
+
+
+def test_one_process_at_a_time(make_config: MakeConfig) -> None:
+    import filelock
+
+    with Session.create(make_config(), thread_id="t") as session:
+        with filelock.FileLock(session.folder / ".lock"), pytest.raises(SessionError, match="is being run by"):
+            session.run()
+        assert session.run()["status"] == "finished"

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import gc
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from synalign_agent.errors import SessionError
+from synalign_agent.records import CallRecord, Choice, DemonstrationCluster, RealRow, Rejection, Sample
+from synalign_agent.stores import session
+from synalign_agent.stores.migrations import MIGRATIONS, migrate
+from synalign_agent.stores.session import SqliteSessionStore
+
+REAL = RealRow("real1", "text", "label", "reference")
+CLUSTER = DemonstrationCluster("cluster1", 1, "label", 0, "real1", ("real1",), None)
+SAMPLE = Sample("sample1", 1, "label", "text", "cluster1", "key1", 0, "real1", 0.5)
+REJECTION = Rejection("rejection1", 1, "label", "key1", "duplicate", "detail")
+CALL = CallRecord("key1", 1, "intended", "generate", 1, "cluster1", 0, "p", "1", "0", "m", 7, 100, 0.1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "session.sqlite"
+
+
+def filled(path: Path) -> SqliteSessionStore:
+    store = SqliteSessionStore(path)
+    store.set_meta("key", "value")
+    store.add_real([REAL])
+    store.add_clusters([CLUSTER])
+    store.intend_call(CALL)
+    store.admit([SAMPLE], [REJECTION])
+    store.add_round(1, {"mmd2": 0.5}, b"w", [Choice("sample1", 1.0, 1)])
+    return store
+
+
+def refuse(path: Path) -> str:
+    with pytest.raises(SessionError) as caught:
+        SqliteSessionStore(path)
+    gc.collect()  # a connection left open would warn here, and warnings are errors
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_everything_is_there_when_opened_again(path: Path) -> None:
+    filled(path).close()
+    store = SqliteSessionStore(path)
+    assert store.meta("key") == "value" and store.real_rows() == [REAL] and store.clusters() == [CLUSTER]
+    assert store.calls() == [CALL] and store.samples() == [SAMPLE] and store.rejections() == [REJECTION]
+    assert store.rounds() == [{"mmd2": 0.5}] and store.witness(1) == b"w"
+    assert store.choices(1) == [Choice("sample1", 1.0, 1)]
+    assert store.mark_lost_calls() == 1
+    store.close()
+
+
+def test_what_was_written_survives_without_a_close(path: Path, tmp_path: Path) -> None:
+    store = filled(path)
+    # What a killed process leaves behind: the files as they are now.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tmp_path.glob("session.sqlite*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    store.close()
+    survivor = SqliteSessionStore(copy / path.name)
+    assert survivor.samples() == [SAMPLE] and survivor.calls() == [CALL]
+    survivor.close()
+
+
+def test_the_path_may_be_text_or_memory() -> None:
+    store = SqliteSessionStore(":memory:")
+    store.add_real([REAL])
+    assert store.real_rows() == [REAL]
+    store.close()
+
+
+def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
+    one, two = SqliteSessionStore(path), SqliteSessionStore(path)
+    one.add_real([REAL])
+    assert two.real_rows() == [REAL]
+    two.admit([SAMPLE], [])
+    assert one.samples() == [SAMPLE]
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_newer_schema_is_refused_and_nothing_changed(path: Path, journal_mode: str) -> None:
+    filled(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    message = refuse(path)
+    assert f"schema {len(MIGRATIONS) + 1}" in message and "upgrade" in message
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["garbage", "header", "cut"])
+def test_a_damaged_file_is_refused_and_not_replaced(path: Path, damage: str) -> None:
+    filled(path).close()
+    intact = path.read_bytes()
+    damaged = {
+        "garbage": b"this is no database, and it is longer than a header of one hundred bytes would be " * 20,
+        "header": b"\xff" * 16 + intact[16:],
+        "cut": intact[: len(intact) // 2 + 7],
+    }[damage]
+    path.write_bytes(damaged)
+    refuse(path)
+    assert path.read_bytes()[16:] == damaged[16:] and len(path.read_bytes()) == len(damaged)
+
+
+def test_damage_found_while_reading_is_a_session_error(path: Path) -> None:
+    store = filled(path)
+    store.add_real([RealRow(f"more{n}", "text " * 100, "label", "reference") for n in range(200)])
+    store.close()
+    content = bytearray(path.read_bytes())
+    # The first page holds the schema: everything after it is rows and indices.
+    content[4096:] = b"\x5a" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(SessionError) as caught:
+        SqliteSessionStore(path).real_rows()
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    refuse(tmp_path)
+    refuse(tmp_path / "none" / "session.sqlite")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_empty_file_becomes_a_new_session(path: Path) -> None:
+    path.touch()
+    store = SqliteSessionStore(path)
+    assert store.real_rows() == []
+    store.close()
+
+
+WRITES: dict[str, Callable[[SqliteSessionStore], object]] = {
+    "set_meta": lambda store: store.set_meta("key", "other"),
+    "add_real": lambda store: store.add_real([RealRow("real2", "t", "l", "holdout")]),
+    "add_attributes": lambda store: store.add_attributes("cluster1", {"a": "b"}),
+    "intend_call": lambda store: store.intend_call(CallRecord(**{**fields_of(CALL), "key": "key2"})),
+    "finish_call": lambda store: store.finish_call(CallRecord(**{**fields_of(CALL), "state": "done"})),
+    "mark_lost_calls": lambda store: store.mark_lost_calls(),
+    "admit": lambda store: store.admit([], [Rejection("rejection2", 1, "l", "k", "r", "d")]),
+    "add_round": lambda store: store.add_round(2, {}, b"", []),
+}
+
+
+def fields_of(call: CallRecord) -> dict[str, object]:
+    return {name: getattr(call, name) for name in call.__slots__}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_file_that_cannot_be_written_is_a_session_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    filled(path).close()
+    connect = sqlite3.connect
+
+    def read_only(database: str, **options: object) -> sqlite3.Connection:
+        # As for a file without write permission, which root, who may run the tests, always has.
+        return connect(f"file:{database}?mode=ro", uri=True, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(session.sqlite3, "connect", read_only)
+    store = SqliteSessionStore(path)
+    assert store.samples() == [SAMPLE]  # it can still be read
+    with pytest.raises(SessionError) as caught:
+        WRITES[name](store)
+    assert str(path) in str(caught.value) and "cannot be written" in str(caught.value)
+    store.close()
+
+
+def test_admitting_is_all_or_nothing(path: Path) -> None:
+    store = SqliteSessionStore(path)
+    unwritable = Rejection("rejection2", 1, "label", "key1", "duplicate", "lone \ud83d surrogate")
+    with pytest.raises(UnicodeEncodeError):
+        store.admit([SAMPLE], [REJECTION, unwritable])
+    assert store.samples() == [] and store.rejections() == []
+    store.admit([SAMPLE], [REJECTION])
+    assert store.samples() == [SAMPLE] and store.rejections() == [REJECTION]
+    store.close()
+
+
+def test_a_new_file_has_the_newest_schema_and_migrating_again_does_nothing(path: Path) -> None:
+    filled(path).close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    before = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    migrate(connection, str(path))
+    assert connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == before
+    connection.close()
