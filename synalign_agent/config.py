@@ -98,8 +98,8 @@ class LLMConfig(Section):
     concurrency: int | None = Field(
         None, ge=1, description="Most calls in flight (null = profile).", json_schema_extra=OPERATIONAL
     )
-    timeout_seconds: float = Field(
-        120.0, gt=0, description="Time limit of one request, in seconds.", json_schema_extra=OPERATIONAL
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="Time limit of one request, in seconds (null = profile).", json_schema_extra=OPERATIONAL
     )
     max_attempts: int = Field(
         5, ge=1, description="Most attempts per call when the error is worth a retry.", json_schema_extra=OPERATIONAL
