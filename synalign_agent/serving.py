@@ -42,7 +42,9 @@ class ServedSessions:
         config = wiring.resolve(config)
         folder = Path(os.environ.get(RUNS_DIR_VARIABLE) or config.runs_dir) / thread_id
         started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
+            wiring.lock_session(folder, stack)
             store = wiring.open_store(folder)
             stack.callback(store.close)
             earlier = float(store.meta("active_seconds") or 0.0)

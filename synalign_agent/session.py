@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -33,6 +30,7 @@ from synalign_agent.stores.base import SessionStore
 _THREAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _CHECKPOINTS = "checkpoints.sqlite"
 _RECURSION_LIMIT = 100_000
+_NEVER_STARTED = "the session was never started; give `synalign run` this thread id again"
 
 
 class Session:
@@ -48,7 +46,6 @@ class Session:
         self.store = store
         self.resumed = resumed
         """Whether the session existed before it was opened."""
-        self._lock = filelock.FileLock(folder / ".lock", timeout=0)
         self._deps: Deps | None = None
         self._stop_requested = False
         self._active_seconds: Callable[[], float] = float
@@ -98,9 +95,26 @@ class Session:
             SessionError: there is no such session, or its config.yaml was changed (the differences are listed).
         """
         folder = _existing(thread_id, runs_dir)
+        if not (folder / "config.yaml").exists():
+            raise SessionError(f"{folder}: {_NEVER_STARTED}")
         config = SessionConfig.load(folder / "config.yaml")
         # The folder may have moved since the file was written.
         return cls._reopen(folder, config.model_copy(update={"runs_dir": str(folder.parent)}), accept_changes)
+
+    @classmethod
+    def view(cls, thread_id: str, *, runs_dir: str | Path = "runs") -> Session:
+        """Open an existing session to look at it or export it, while it runs or afterwards; its configuration stays as it is.
+
+        Raises:
+            SessionError: there is no such session.
+        """
+        folder = _existing(thread_id, runs_dir)
+        store = wiring.open_store(folder)
+        stored = store.meta("config")
+        if stored is None:
+            store.close()
+            raise SessionError(f"{folder}: {_NEVER_STARTED}")
+        return cls(folder, SessionConfig.parse(yaml.safe_load(stored), source="stored configuration"), store, resumed=True)
 
     @classmethod
     def _reopen(cls, folder: Path, config: SessionConfig, accept_changes: bool) -> Session:
@@ -114,6 +128,9 @@ class Session:
         changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
         before, now = json.loads(store.meta("prompts") or "{}"), json.loads(wiring.prompt_hashes(config))
         changes += [f"prompt {name}: the file was edited" for name in sorted(now) if before.get(name) != now[name]]
+        if changes and accept_changes and wiring.is_locked(folder):
+            store.close()
+            raise SessionError(f"session {folder.name} is being run by another process; stop it before changing it")
         if changes and not accept_changes:
             store.close()
             listed = "\n  ".join(changes)
@@ -140,31 +157,9 @@ class Session:
         self, *, notify: Callable[[str], None] | None = None, handle_signals: bool = False
     ) -> dict[str, Any]:
         """Do what `run` does, inside a running event loop; with `handle_signals`, SIGINT and SIGTERM stop it cleanly."""
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            owner = _read_owner(self.folder)
-            raise SessionError(
-                f"session {self.thread_id} is being run by {owner}; wait for it, or end that process"
-            ) from None
-        started, earlier_seconds = time.monotonic(), float(self.store.meta("active_seconds") or 0.0)
-        self._active_seconds = lambda: earlier_seconds + time.monotonic() - started
-        (self.folder / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        self.store.set_meta("status", "running")
-        status = "failed"
-        try:
-            with ExitStack() as stack:
-                self.store.mark_lost_calls()
-                await self._run_graph(stack, notify or (lambda stage: None), handle_signals)
-            status = "finished"
-        except (InterruptedByUser, asyncio.CancelledError, KeyboardInterrupt):
-            status = "interrupted"
-            raise
-        finally:
-            self._deps = None
-            self.store.set_meta("status", status)
-            self.store.set_meta("active_seconds", str(self._active_seconds()))
-            self._lock.release()
+        with ExitStack() as stack:
+            wiring.lock_session(self.folder, stack)
+            await self._run_locked(stack, notify or (lambda stage: None), handle_signals)
         return self.summary()
 
     def stop(self) -> None:
@@ -180,7 +175,7 @@ class Session:
     def status(self) -> str:
         """Return `new`, `running`, `interrupted`, `failed` or `finished`."""
         stored = self.store.meta("status") or "new"
-        if stored == "running" and self._deps is None and not _is_locked(self.folder):
+        if stored == "running" and self._deps is None and not wiring.is_locked(self.folder):
             return "interrupted"  # its process was killed
         return stored
 
@@ -210,6 +205,23 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def _run_locked(self, stack: ExitStack, notify: Callable[[str], None], handle_signals: bool) -> None:
+        started, earlier_seconds = time.monotonic(), float(self.store.meta("active_seconds") or 0.0)
+        self._active_seconds = lambda: earlier_seconds + time.monotonic() - started
+        self.store.set_meta("status", "running")
+        status = "failed"
+        try:
+            self.store.mark_lost_calls()
+            await self._run_graph(stack, notify, handle_signals)
+            status = "finished"
+        except (InterruptedByUser, asyncio.CancelledError, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            self._deps = None
+            self.store.set_meta("status", status)
+            self.store.set_meta("active_seconds", str(self._active_seconds()))
 
     async def _run_graph(self, stack: ExitStack, notify: Callable[[str], None], handle_signals: bool) -> None:
         if handle_signals:
@@ -270,22 +282,6 @@ def _existing(thread_id: str, runs_dir: str | Path) -> Path:
 def _default_thread_id(config: SessionConfig) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data.path.split(":")[-1]).stem).strip("-") or "session"
     return f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _read_owner(folder: Path) -> str:
-    with suppress(OSError):
-        return (folder / "owner").read_text(encoding="utf-8")
-    return "another process"
-
-
-def _is_locked(folder: Path) -> bool:
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
 
 
 class _removed_on_error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +24,7 @@ from synalign_agent.deps import Deps
 from synalign_agent.embedding.base import Encoder
 from synalign_agent.embedding.cache import CachedEncoder
 from synalign_agent.embedding.encoder import SentenceEncoder
-from synalign_agent.errors import ConfigError
+from synalign_agent.errors import ConfigError, SessionError
 from synalign_agent.gates.copy_check import WordRuns
 from synalign_agent.gates.length import length_limits
 from synalign_agent.llm.budget import Budget
@@ -58,6 +61,35 @@ def open_store(folder: Path) -> SessionStore:
     """Open, or make, the session's database."""
     folder.mkdir(parents=True, exist_ok=True)
     return SqliteSessionStore(folder / DATABASE)
+
+
+def lock_session(folder: Path, stack: ExitStack) -> None:
+    """Take the session for this process until `stack` ends.
+
+    Raises:
+        SessionError: another process runs it.
+    """
+    # Not thread-local: a server takes the lock in one thread and gives it back in another.
+    lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
+    owner = folder / "owner"
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        name = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise SessionError(f"session {folder.name} is being run by {name}; wait for it, or end that process") from None
+    stack.callback(lock.release)
+    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a process runs the session now."""
+    with ExitStack() as stack:
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        try:
+            stack.enter_context(lock)
+        except filelock.Timeout:
+            return True
+    return False
 
 
 def make_encoder(config: SessionConfig) -> Encoder:

@@ -19,7 +19,7 @@ def export(
     """Write dataset, pool, dataset card and report from the last finished round, without calling the model."""
     from synalign_agent.session import Session
 
-    with Session.open(thread_id, runs_dir=runs_dir, accept_changes=True) as session:
+    with Session.view(thread_id, runs_dir=runs_dir) as session:
         with stderr_console().status("Writing"):
             summary = session.export()
         if as_json:

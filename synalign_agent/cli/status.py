@@ -19,7 +19,7 @@ def status(
     """Show where a session stands, what failed and why, and the command that continues it."""
     from synalign_agent.session import Session
 
-    with Session.open(thread_id, runs_dir=runs_dir, accept_changes=True) as session:
+    with Session.view(thread_id, runs_dir=runs_dir) as session:
         summary = session.summary()
         if as_json:
             print_json(summary)

@@ -183,7 +183,7 @@ def _score(
     # this much: drawing without replacement moves 1/m of the within-label diagonal to 1/n.
     for label in np.flatnonzero(n_selected).tolist():
         X = pool.of(label).X
-        if 1 < n_selected[label] < len(X):
+        if n_selected[label] < len(X):
             raw += shares[label] ** 2 * (1 - mean_kernel(X, kernel)) * (1 / n_selected[label] - 1 / len(X))
     counted = {int(label): float(max(n_selected[label], 1)) for label in np.flatnonzero(present)}
     n_scoring = {int(label): float((scoring.label == label).sum()) for label in np.flatnonzero(present)}

@@ -202,8 +202,8 @@ class JournaledModel:
         prompt_tokens = usage["input_tokens"] if usage else 0
         completion_tokens = usage["output_tokens"] if usage else 0
         return replace(
-            record, state="done", content=str(reply.content), finish_reason=reply.response_metadata.get("finish_reason"),
-            refusal=reply.additional_kwargs.get("refusal"), prompt_tokens=prompt_tokens,
+            record, state="done", content=_storable(str(reply.content)), finish_reason=reply.response_metadata.get("finish_reason"),
+            refusal=_storable(reply.additional_kwargs.get("refusal") or "") or None, prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=cost_usd(self._config.prices, prompt_tokens, completion_tokens), seconds=seconds,
         )  # fmt: skip
@@ -227,5 +227,10 @@ def _sha256(value: Any) -> bytes:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).digest()
 
 
+def _storable(text: str) -> str:
+    """Replace halves of surrogate pairs: the reply is paid for, so it must reach the journal whatever it holds."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return _storable(" ".join(f"{type(error).__name__}: {error}".split())[:500])

@@ -43,6 +43,10 @@ def parse_reply(
     except json.JSONDecodeError as error:
         return ReplyProblem("malformed", f"{error.msg} at character {error.pos}")
     try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return ReplyProblem("malformed", "holds half of a surrogate pair, which no file can store")
+    try:
         return schema.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]

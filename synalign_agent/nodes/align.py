@@ -43,6 +43,8 @@ def align(state: State, deps: Deps) -> State:
         Choice(id, float(weight), int(copies))
         for id, weight, copies in zip(ids, alignment.weights, alignment.copies, strict=True)
     ]
+    # Kept every round: a process that is killed cannot write it at its end.
+    deps.store.set_meta("active_seconds", str(deps.active_seconds()))
     deps.store.add_round(round, metrics, alignment.witness.astype(np.float32).tobytes(), choices)
     summary = RoundSummary(
         round=round,

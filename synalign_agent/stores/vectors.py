@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -75,8 +76,13 @@ class VectorStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         faiss.write_index(self._index, str(temporary))
+        described = {
+            "model_id": self.model_id,
+            "dimension": self.dimension,
+            "ids": self.ids,
+            "sha256": _file_sha256(temporary),
+        }
         os.replace(temporary, path)
-        described = {"model_id": self.model_id, "dimension": self.dimension, "ids": self.ids}
         temporary.write_text(json.dumps(described), encoding="utf-8")
         os.replace(temporary, path.with_name(path.name + ".json"))
 
@@ -85,7 +91,8 @@ class VectorStore:
         """Read a saved store; None if it is missing, damaged or of another model, in which case it must be rebuilt."""
         try:
             described = json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
-            if described["model_id"] != model_id:
+            # FAISS trusts the sizes in a file, damaged ones too, and would try to allocate them.
+            if described["model_id"] != model_id or described["sha256"] != _file_sha256(path):
                 return None
             index = faiss.read_index(str(path))
         except (OSError, ValueError, KeyError, RuntimeError):
@@ -96,6 +103,11 @@ class VectorStore:
         store._index, store.ids = index, described["ids"]
         store._row_of = {id: row for row, id in enumerate(store.ids)}
         return store
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unit_float32(X: NDArray[np.floating]) -> Vectors:

@@ -304,8 +304,8 @@ def test_totals_charge_what_is_known_and_the_bound_where_it_is_not(store: Sessio
     store.mark_lost_calls()
     store.intend_call(call("open"))  # in flight: 100
     totals = store.call_totals()
-    assert (totals.charged_tokens, totals.charged_usd) == (415, pytest.approx(0.4015))
-    assert (totals.prompt_tokens, totals.completion_tokens, totals.cost_usd) == (10, 5, pytest.approx(0.0015))
+    assert (totals.charged_tokens, totals.prompt_tokens, totals.completion_tokens) == (415, 10, 5)
+    assert [totals.charged_usd, totals.cost_usd] == pytest.approx([0.4015, 0.0015])
     assert (totals.done, totals.failed, totals.in_flight_lost, totals.repeated) == (2, 2, 1, 0)
     assert dict(totals.failed_by_class) == {"timeout": 1, "rate_limit": 1}
 
@@ -344,7 +344,7 @@ def test_rejections_come_by_round_and_are_counted_by_reason(store: SessionStore)
 
 
 def test_a_rounds_outcome_comes_back_whole(store: SessionStore) -> None:
-    metrics = {"mmd2": 0.1 + 0.2, "p": None, "per_label": {"größer": [1, 2.5, True]}, "ids": []}
+    metrics: dict[str, Any] = {"mmd2": 0.1 + 0.2, "p": None, "per_label": {"größer": [1, 2.5, True]}, "ids": []}
     choices = [Choice("sample2", 1 / 3, 2), Choice("sample1", 2 / 3, 0)]
     witness = bytes(range(256))
     store.add_round(2, {"mmd2": 1}, b"", [])

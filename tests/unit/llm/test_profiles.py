@@ -46,12 +46,9 @@ def test_every_profile_fills_every_null_that_needs_one() -> None:
 
 
 def test_explicit_values_are_kept() -> None:
-    chosen = config(
-        llm={"temperature": 0.0, "extra_body": {}, "schema_limits": False, "concurrency": 1},
-        generate={"samples_per_call": 7},
-    )
-    resolved = resolve_profile(chosen, "smollm2")
-    assert resolved.llm == chosen.llm
+    explicit = {"temperature": 0.0, "extra_body": {}, "schema_limits": False, "concurrency": 1}
+    resolved = resolve_profile(config(llm=explicit, generate={"samples_per_call": 7}), "smollm2")
+    assert {name: getattr(resolved.llm, name) for name in explicit} == explicit
     assert resolved.generate.samples_per_call == 7
     assert resolved.generate.calls_per_cluster == profile_for("smollm2")["generate"]["calls_per_cluster"]
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import gc
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from synalign_agent.errors import SessionError
 from synalign_agent.records import CallRecord, Choice, DemonstrationCluster, RealRow, Rejection, Sample
-from synalign_agent.stores import session
 from synalign_agent.stores.migrations import MIGRATIONS, migrate
 from synalign_agent.stores.session import SqliteSessionStore
 
@@ -143,16 +144,12 @@ WRITES: dict[str, Callable[[SqliteSessionStore], object]] = {
     "set_meta": lambda store: store.set_meta("key", "other"),
     "add_real": lambda store: store.add_real([RealRow("real2", "t", "l", "holdout")]),
     "add_attributes": lambda store: store.add_attributes("cluster1", {"a": "b"}),
-    "intend_call": lambda store: store.intend_call(CallRecord(**{**fields_of(CALL), "key": "key2"})),
-    "finish_call": lambda store: store.finish_call(CallRecord(**{**fields_of(CALL), "state": "done"})),
+    "intend_call": lambda store: store.intend_call(replace(CALL, key="key2")),
+    "finish_call": lambda store: store.finish_call(replace(CALL, state="done")),
     "mark_lost_calls": lambda store: store.mark_lost_calls(),
     "admit": lambda store: store.admit([], [Rejection("rejection2", 1, "l", "k", "r", "d")]),
     "add_round": lambda store: store.add_round(2, {}, b"", []),
 }
-
-
-def fields_of(call: CallRecord) -> dict[str, object]:
-    return {name: getattr(call, name) for name in call.__slots__}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -162,11 +159,12 @@ def test_a_file_that_cannot_be_written_is_a_session_error(
     filled(path).close()
     connect = sqlite3.connect
 
-    def read_only(database: str, **options: object) -> sqlite3.Connection:
+    def read_only(database: str, **options: Any) -> sqlite3.Connection:
         # As for a file without write permission, which root, who may run the tests, always has.
-        return connect(f"file:{database}?mode=ro", uri=True, **options)  # type: ignore[call-overload,no-any-return]
+        connection: sqlite3.Connection = connect(f"file:{database}?mode=ro", uri=True, **options)
+        return connection
 
-    monkeypatch.setattr(session.sqlite3, "connect", read_only)
+    monkeypatch.setattr(sqlite3, "connect", read_only)
     store = SqliteSessionStore(path)
     assert store.samples() == [SAMPLE]  # it can still be read
     with pytest.raises(SessionError) as caught:

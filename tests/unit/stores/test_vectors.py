@@ -19,7 +19,8 @@ def random_rows(n: int, seed: int = 0, d: int = D) -> NDArray[np.float32]:
 
 def normalised(X: NDArray[np.float32]) -> NDArray[np.float64]:
     rows = X.astype(np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 def names(n: int) -> list[str]:
