@@ -19,6 +19,7 @@ from synalign_agent.errors import ConfigError
 
 FINGERPRINT_VERSION = 1
 EXAMPLE_PREFIX = "example:"
+FILE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".gguf"})
 
 # Marks fields that cannot change what is generated or chosen: they may differ between two openings of one session.
 OPERATIONAL: dict[str, JsonValue] = {"operational": True}
@@ -88,7 +89,7 @@ class LLMConfig(Section):
     max_tokens: int | None = Field(
         None, ge=16, description="Most completion tokens a call may use (null = derived from the text length limit)."
     )
-    extra_body: dict[str, Any] | None = Field(
+    extra_body: dict[str, JsonValue] | None = Field(
         None, description="More request fields, sent as they are, e.g. {min_p: 0.05} (null = profile)."
     )
     schema_limits: bool | None = Field(
@@ -226,7 +227,7 @@ class AlignConfig(Section):
         "real", description="Label shares of the result: as in the real data, uniform, or {label: share}."
     )
     max_copies: int = Field(1, ge=1, description="How often one text may appear in the result.")
-    lengthscale_multipliers: list[float] = Field(
+    lengthscale_multipliers: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.5, 1.0, 2.0],
         min_length=1,
         description="The MMD kernel is a mean of RBF kernels with these multiples of the median distance.",
@@ -237,7 +238,7 @@ class AlignConfig(Section):
 class TargetConfig(Section):
     """When the data are close enough."""
 
-    mmd2: Literal["auto"] | float = Field(
+    mmd2: Literal["auto"] | Annotated[float, Field(allow_inf_nan=False)] = Field(
         "auto",
         description="Squared MMD to reach: a number, or `auto` = what real rows reach at the same sizes (quantile 1 - alpha).",
     )
@@ -288,8 +289,8 @@ class SessionConfig(Section):
         return round(self.align.oversampling * self.n_samples)
 
     @classmethod
-    def load(cls, path: str | Path) -> SessionConfig:
-        """Read and validate a YAML file; relative paths in it are taken relative to the file.
+    def load(cls, path: str | Path, *, resolve_paths: bool = True) -> SessionConfig:
+        """Read and validate a YAML file; relative paths in it are taken relative to the file, unless told otherwise.
 
         Raises:
             ConfigError: the file is missing, is not YAML, or a field is unknown or out of range (all of them are named).
@@ -299,12 +300,16 @@ class SessionConfig(Section):
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; `synalign init {path}` writes one to start from") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (
+            OSError,
+            ValueError,
+            yaml.YAMLError,
+        ) as error:  # ValueError: a date that is none, a byte that is not UTF-8
             raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
         if not isinstance(raw, dict):
             raise ConfigError(f"{path}: expected `field: value` lines at the top level, found {type(raw).__name__}")
         config = cls.parse(raw, source=str(path))
-        return config.resolve_paths(path.parent)
+        return config.resolve_paths(path.parent) if resolve_paths else config
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], *, source: str = "config") -> SessionConfig:
@@ -317,9 +322,19 @@ class SessionConfig(Section):
 
     def resolve_paths(self, folder: Path) -> SessionConfig:
         """Return a copy whose existing relative paths are absolute, seen from `folder`."""
-        data = self.data.model_copy(update={"path": _resolve(self.data.path, folder)})
-        prompts_dir = None if self.prompts_dir is None else str((folder / self.prompts_dir).resolve())
-        return self.model_copy(update={"data": data, "prompts_dir": prompts_dir})
+        prompts_dir = (
+            None if self.prompts_dir is None else str((folder / Path(self.prompts_dir).expanduser()).resolve())
+        )
+        return self.model_copy(
+            update={
+                "data": self.data.model_copy(update={"path": resolve_path(self.data.path, folder)}),
+                "llm": self.llm.model_copy(update={"model": self.llm.model and resolve_path(self.llm.model, folder)}),
+                "encoder": self.encoder.model_copy(
+                    update={"model": self.encoder.model and resolve_path(self.encoder.model, folder)}
+                ),
+                "prompts_dir": prompts_dir,
+            }
+        )
 
     def with_overrides(self, overrides: Mapping[str, Any], *, source: str = "option") -> SessionConfig:
         """Return a copy with `{"llm.model": value, ...}` replaced; values that are None are left alone."""
@@ -327,10 +342,12 @@ class SessionConfig(Section):
         for dotted, value in overrides.items():
             if value is None:
                 continue
-            node = raw
+            node: Any = raw
             *parents, last = dotted.split(".")
             for name in parents:
-                node = node[name]
+                node = node.get(name) if isinstance(node, dict) else None
+            if not isinstance(node, dict) or last not in node:
+                raise ConfigError(f"{source}: {dotted}: unknown field; `synalign config schema` lists the known ones")
             node[last] = value
         return type(self).parse(raw, source=source)
 
@@ -369,12 +386,15 @@ def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, 
             yield f"{prefix}{name}", info, value
 
 
-def _resolve(path: str, folder: Path) -> str:
-    if path.startswith(EXAMPLE_PREFIX):
-        return path
-    local = (folder / path).expanduser()
-    # A Hugging Face id looks like a relative path; only what exists, or has a file ending, is a file.
-    return str(local.resolve()) if local.exists() or local.suffix else path
+def resolve_path(name: str, folder: Path) -> str:
+    """Return `name` as an absolute path if it is a file's name or a path that exists, seen from `folder`; else unchanged.
+
+    Hugging Face ids look like relative paths; what exists, or ends like a data or model file, is none.
+    """
+    if name.startswith((EXAMPLE_PREFIX, "hf:")):
+        return name
+    local = folder / Path(name).expanduser()
+    return str(local.resolve()) if local.suffix.lower() in FILE_SUFFIXES or local.exists() else name
 
 
 def _where(location: tuple[Any, ...]) -> str:

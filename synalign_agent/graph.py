@@ -77,7 +77,7 @@ def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Out
     graph.add_node("generate", async_node(generate))
     graph.add_node("screen", async_node(screen))
     graph.add_node("align", node(align))
-    graph.add_node("finish", node(finish_and_close))
+    graph.add_node("finish", async_node(finish_and_close))
     graph.add_edge(START, "explore")
     graph.add_conditional_edges(
         "explore", route_after_explore, ["propose_dimensions", "summarize_attributes", "plan_calls"]
@@ -92,12 +92,13 @@ def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Out
     return graph
 
 
-def finish_and_close(state: State, deps: Deps) -> State:
+async def finish_and_close(state: State, deps: Deps) -> State:
     """Write the outputs and release what was opened for this run alone."""
     try:
-        return finish(state, deps)
+        return await asyncio.to_thread(finish, state, deps)
     finally:
-        deps.close()
+        await deps.model.aclose()
+        await asyncio.to_thread(deps.close)
 
 
 def plan_calls(state: State) -> State:

@@ -133,7 +133,12 @@ class CallTotals:
     failed_by_class: Mapping[str, int] = field(default_factory=dict)
 
 
-UNBILLED = frozenset({"rate_limit", "server_error", "bad_request", "context_overflow"})
+UNBILLED = frozenset(
+    {
+        "authentication", "bad_request", "context_overflow", "insufficient_quota", "not_found", "rate_limit", "server_error",
+        "unreachable",
+    }
+)  # fmt: skip
 """Error classes in which the endpoint answered that it did not serve the call, so that nothing is charged."""
 
 

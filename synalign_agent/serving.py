@@ -48,9 +48,11 @@ class ServedSessions:
             store = wiring.open_store(folder)
             stack.callback(store.close)
             earlier = float(store.meta("active_seconds") or 0.0)
+            wiring.refuse_changes(folder, wiring.changes_since(store, config), accept=False)
             wiring.ingest(store, config)
             wiring.keep_config(folder, store, config)
             store.mark_lost_calls()
+            store.set_meta("status", "running")
             deps = wiring.open_deps(
                 thread_id,
                 folder,
@@ -61,5 +63,6 @@ class ServedSessions:
                 lambda: earlier + time.monotonic() - started,
             )
             stack.callback(self._open.pop, thread_id, None)
+            stack.callback(store.set_meta, "status", "finished")
             deps.close = stack.pop_all().close
         return deps

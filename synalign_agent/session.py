@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import time
@@ -97,7 +96,7 @@ class Session:
         folder = _existing(thread_id, runs_dir)
         if not (folder / "config.yaml").exists():
             raise SessionError(f"{folder}: {_NEVER_STARTED}")
-        config = SessionConfig.load(folder / "config.yaml")
+        config = SessionConfig.load(folder / "config.yaml", resolve_paths=False)
         # The folder may have moved since the file was written.
         return cls._reopen(folder, config.model_copy(update={"runs_dir": str(folder.parent)}), accept_changes)
 
@@ -114,7 +113,9 @@ class Session:
         if stored is None:
             store.close()
             raise SessionError(f"{folder}: {_NEVER_STARTED}")
-        return cls(folder, SessionConfig.parse(yaml.safe_load(stored), source="stored configuration"), store, resumed=True)
+        return cls(
+            folder, SessionConfig.parse(yaml.safe_load(stored), source="stored configuration"), store, resumed=True
+        )
 
     @classmethod
     def _reopen(cls, folder: Path, config: SessionConfig, accept_changes: bool) -> Session:
@@ -125,19 +126,12 @@ class Session:
             session = cls(folder, config, store, resumed=False)
             wiring.keep_config(folder, store, config)
             return session
-        changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
-        before, now = json.loads(store.meta("prompts") or "{}"), json.loads(wiring.prompt_hashes(config))
-        changes += [f"prompt {name}: the file was edited" for name in sorted(now) if before.get(name) != now[name]]
-        if changes and accept_changes and wiring.is_locked(folder):
+        try:
+            changes = wiring.changes_since(store, config)
+            wiring.refuse_changes(folder, changes, accept=accept_changes)
+        except BaseException:
             store.close()
-            raise SessionError(f"session {folder.name} is being run by another process; stop it before changing it")
-        if changes and not accept_changes:
-            store.close()
-            listed = "\n  ".join(changes)
-            raise SessionError(
-                f"session {folder.name} was made with another configuration:\n  {listed}\n"
-                "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
-            )
+            raise
         session = cls(folder, config, store, resumed=True)
         if changes:
             store.set_meta("reopened_with_changes", "1")
@@ -151,7 +145,13 @@ class Session:
             EndpointError: the endpoint cannot be used; resumable.
             SessionError: another process runs this session.
         """
-        return asyncio.run(self.arun(notify=notify))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.arun(notify=notify))
+        raise SessionError(
+            "run() cannot be called where an event loop runs (a notebook, say): use `await session.arun()`"
+        )
 
     async def arun(
         self, *, notify: Callable[[str], None] | None = None, handle_signals: bool = False
@@ -225,7 +225,7 @@ class Session:
 
     async def _run_graph(self, stack: ExitStack, notify: Callable[[str], None], handle_signals: bool) -> None:
         if handle_signals:
-            _stop_on_signals(self, stack)
+            _stop_on_signals(self, stack, notify)
         async with AsyncSqliteSaver.from_conn_string(str(self.folder / _CHECKPOINTS)) as saver:
             graph = build_graph(self._provide).compile(checkpointer=saver, name="synalign")
             config: RunnableConfig = {
@@ -250,6 +250,8 @@ class Session:
             notify("Running")
             # None continues at the last checkpoint; an input starts another pass of the loop, from the state there is.
             start: Any = None if state.next else {"stop_reason": None}
+            if start is not None:
+                self.store.set_meta("stop_reason", "")
             try:
                 await graph.ainvoke(start, config, context=Context(), durability="sync")
             except BaseException:
@@ -280,7 +282,7 @@ def _existing(thread_id: str, runs_dir: str | Path) -> Path:
 
 
 def _default_thread_id(config: SessionConfig) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data.path.split(":")[-1]).stem).strip("-") or "session"
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data.path.split(":")[-1]).stem).strip("-_") or "session"
     return f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -300,11 +302,12 @@ class _removed_on_error:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _stop_on_signals(session: Session, stack: ExitStack) -> None:
+def _stop_on_signals(session: Session, stack: ExitStack, notify: Callable[[str], None]) -> None:
     """The first signal stops cleanly; a second one has its usual effect."""
     loop = asyncio.get_running_loop()
 
     def handle(number: signal.Signals) -> None:
+        notify("Stopping: calls in flight are waited for, so that nothing is lost; press Ctrl-C again to drop them")
         session.stop()
         loop.remove_signal_handler(number)
 

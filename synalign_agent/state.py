@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-STATE_VERSION = 1
-
 
 class RoundSummary(TypedDict):
     """One round, as the router and the reader of a thread need it; the store has all of its numbers."""
@@ -29,8 +27,6 @@ def union(old: list[str] | None, new: list[str] | None) -> list[str]:
 class State(TypedDict, total=False):
     """The loop's progress."""
 
-    schema_version: int
-    config_fingerprint: str
     round: int
     """Number of the round under way, from 1."""
     cluster_ids: list[str]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from synalign_agent.config import SessionConfig
@@ -40,6 +41,8 @@ Notify = Callable[[str], None]
 """Called with what is being prepared, in words."""
 
 DATABASE = "session.sqlite"
+# What the rows, their split and their vectors in the session depend on.
+_FIXED = ("data.", "seed:", "encoder.")
 _STREAM = 0
 
 
@@ -124,6 +127,39 @@ def keep_config(folder: Path, store: SessionStore, config: SessionConfig) -> Non
     (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
+def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:
+    """List how `config` and its prompts differ from what the session was made with; empty for a session without either."""
+    stored = store.meta("config")
+    if stored is None:
+        return []
+    changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
+    before, now = json.loads(store.meta("prompts") or "{}"), json.loads(prompt_hashes(config))
+    return changes + [f"prompt {name}: the file was edited" for name in sorted(now) if before.get(name) != now[name]]
+
+
+def refuse_changes(folder: Path, changes: Sequence[str], *, accept: bool) -> None:
+    """Refuse to go on with another configuration unless told to.
+
+    Raises:
+        SessionError: not told to, or the rows, their split or their vectors would change, or the session is running.
+    """
+    if not changes:
+        return
+    listed = "\n  ".join(changes)
+    if any(change.startswith(_FIXED) for change in changes):
+        raise SessionError(
+            f"session {folder.name} was made with other data, seed or encoder, which cannot change in a session:\n  {listed}\n"
+            "Choose another --thread-id"
+        )
+    if not accept:
+        raise SessionError(
+            f"session {folder.name} was made with another configuration:\n  {listed}\n"
+            "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
+        )
+    if is_locked(folder):
+        raise SessionError(f"session {folder.name} is running; stop it before changing it")
+
+
 def load_data(folder: Path, store: SessionStore, encoder: Encoder, notify: Notify) -> SessionData:
     """Return the session's rows with their vectors; what `vectors/` lacks is embedded again."""
     rows, samples = store.real_rows(), store.samples()
@@ -168,6 +204,7 @@ def open_deps(
     notify("Starting the model")
     endpoint = stack.enter_context(open_endpoint(config.llm))
     texts = [row.text for row in real.rows]
+    shown = [row.text for row in real.rows if row.split == "reference"]  # the prompts tell the model how long texts are
     scale = median_distance(real.reference().X, np.random.default_rng([config.seed, _STREAM]))
     return Deps(
         thread_id=thread_id,
@@ -180,7 +217,7 @@ def open_deps(
         real=real,
         real_vectors=data.real_vectors,
         pool_vectors=data.pool_vectors,
-        limits=length_limits(texts, config.gates.length),
+        limits=length_limits(shown, config.gates.length),
         word_runs=WordRuns(texts, config.gates.copy_check.max_shared_words),
         kernel=RBFMixture(tuple(scale * multiplier for multiplier in config.align.lengthscale_multipliers)),
         prior=prior,

@@ -26,6 +26,7 @@ def run(
     real: Annotated[str | None, typer.Option(help="Real rows: file, Hugging Face dataset, or example:NAME.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Field that holds the text.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Field that holds the label; '' for none.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the texts are, in a few words; the prompts use it.")] = None,
     n_samples: Annotated[int | None, typer.Option(help="Synthetic rows to deliver.")] = None,
     base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, ending in /v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint, or GGUF path if embedded.")] = None,
@@ -38,25 +39,33 @@ def run(
     """Write a synthetic dataset that matches real rows. Options override the configuration file."""
     stderr = stderr_console()
     with stderr.status("Starting"):
-        from synalign_agent.config import SessionConfig
+        from synalign_agent.config import SessionConfig, resolve_path
+        from synalign_agent.config_file import example_config
         from synalign_agent.session import Session
 
-        settings = SessionConfig.load(config).with_overrides(
+        loaded = SessionConfig.load(config)
+        here = Path.cwd()
+        settings = loaded.with_overrides(
             {
-                "data.path": real,
+                "data.path": real and resolve_path(real, here),
+                "task": task,
                 "data.text_column": text_column,
                 "data.label_column": label_column,
                 "n_samples": n_samples,
                 "llm.base_url": base_url,
                 # An endpoint on the command line means that endpoint, whatever provider the file names.
                 "llm.provider": "openai" if base_url else None,
-                "llm.model": model,
+                "llm.model": model and resolve_path(model, here),
                 "runs_dir": runs_dir,
                 "seed": seed,
             }
         )
         if label_column == "":
             settings = settings.model_copy(update={"data": settings.data.model_copy(update={"label_column": None})})
+        if real and task is None and settings.task == example_config().task:
+            print_warning(
+                f"--real names other rows, but the prompts still say {settings.task!r}: set --task, or task: in {config}"
+            )
         session = Session.create(settings, thread_id=thread_id, accept_changes=accept_changes)
     _run(session, as_json)
 
@@ -90,7 +99,7 @@ def _run(session: Session, as_json: bool) -> None:
         try:
             with watch(session) as notify:
                 summary = asyncio.run(session.arun(notify=notify, handle_signals=True))
-        except InterruptedByUser:
+        except (InterruptedByUser, KeyboardInterrupt):
             _print_stopped(session, "Stopped. Every finished call is saved.", as_json)
             raise typer.Exit(InterruptedByUser.exit_code) from None
         except SynAlignError as error:

@@ -133,7 +133,7 @@ def align_pool(
         # A single label, its rows renumbered as stratum 0.
         parts = [
             Rows(part.of(label).X, np.zeros(len(part.of(label).X), dtype=np.int64))
-            for part in (pool, scoring, reference)
+            for part in (pool, scoring, population)
         ]
         alone = _score(
             parts[0],

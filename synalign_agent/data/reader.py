@@ -55,8 +55,8 @@ def read_rows(config: DataConfig) -> RawRows:
         label: str | None = UNLABELLED
         if config.label_column is not None:
             value = _field(row, config.label_column, where, "label_column")
-            numeric_labels |= isinstance(value, int | float)
             label = _label(value, config.label_column, where)
+            numeric_labels |= label is not None and label.replace(".", "", 1).isdecimal()
         if label is None:
             counts["unlabelled"] += 1
         elif label in seen.setdefault(text, set()):
@@ -92,13 +92,17 @@ def _open(config: DataConfig) -> tuple[str, Iterator[tuple[str, Mapping[str, Any
     if config.path.startswith(EXAMPLE_PREFIX):
         path = example_path(config.path.removeprefix(EXAMPLE_PREFIX))
         return config.path, _read_jsonl(path, "utf-8")
-    path = Path(config.path).expanduser()
+    try:
+        path = Path(config.path).expanduser()
+        exists = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, a NUL byte
+        raise InputError(f"data.path: {config.path[:200]!r} cannot be a file: {error}") from None
     kind = config.format
     if kind == "auto":
         kind = _SUFFIXES.get(path.suffix.lower(), "huggingface")  # type: ignore[assignment]
     if kind == "huggingface":
         return config.path, _read_huggingface(config)
-    if not path.is_file():
+    if not exists:
         raise InputError(f"{path}: no such file (data.path)")
     readers = {"jsonl": _read_jsonl, "csv": _read_csv}
     if kind in readers:
@@ -115,6 +119,11 @@ def _read_jsonl(path: Path, encoding: str) -> Iterator[tuple[str, Mapping[str, A
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not a JSON object: {error.msg} at column {error.colno}") from None
+        except (
+            RecursionError,
+            ValueError,
+        ) as error:  # brackets without end; a number with more digits than Python reads
+            raise InputError(f"{where}: not readable as JSON: {error}") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected one JSON object per line, found {type(row).__name__}")
         yield where, row
@@ -130,7 +139,7 @@ def _read_csv(path: Path, encoding: str) -> Iterator[tuple[str, Mapping[str, Any
                 raise InputError(f"{where}: more fields than the header names; quote texts that contain {delimiter!r}")
             yield where, row
     except csv.Error as error:
-        raise InputError(f"{path}: row {reader.line_num}: not readable as CSV: {error}") from None
+        raise InputError(f"{path}: row {reader.line_num + 1}: not readable as CSV: {error}") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -141,7 +150,14 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except Exception as error:
         raise InputError(f"{path}: not readable as Parquet: {error}") from None
     number = 0
-    for batch in file.iter_batches():
+    batches = file.iter_batches()
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # a damaged page behind a good header
+            raise InputError(f"{path}: after row {number}: not readable as Parquet: {error}") from None
+        if batch is None:
+            return
         for row in batch.to_pylist():
             number += 1
             yield f"{path}: row {number}", row
@@ -165,8 +181,9 @@ def _read_huggingface(config: DataConfig) -> Iterator[tuple[str, Mapping[str, An
     feature = dataset.features.get(config.label_column) if config.label_column else None
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     for number, row in enumerate(dataset, start=1):
-        if names is not None and row[config.label_column] is not None and row[config.label_column] >= 0:
-            row = {**row, config.label_column: names[row[config.label_column]]}
+        if names is not None and config.label_column is not None:
+            code = row[config.label_column]  # -1 is how `datasets` writes a missing class
+            row = {**row, config.label_column: None if code is None or code < 0 else names[code]}
         yield f"{config.path}[{config.hf_split}]: row {number}", row
 
 
@@ -180,14 +197,29 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
                 number += 1
                 yield line
     except UnicodeDecodeError as error:
+        # Files are decoded in blocks, so the row is found by the byte, not by the rows read so far.
         raise InputError(
-            f"{path}: near row {number + 1}: byte {error.object[error.start]:#04x} is not {encoding}; "
+            f"{path}: row {_row_of_bad_byte(path, actual)}: byte {error.object[error.start]:#04x} is not {encoding}; "
             "save the file as UTF-8 or set data.encoding (for example cp1252)"
         ) from None
-    except LookupError:
+    except UnicodeError as error:
+        raise InputError(
+            f"{path}: near row {number + 1}: not readable as {encoding}: {error}; set data.encoding"
+        ) from None
+    except (LookupError, ValueError):
         raise InputError(f"data.encoding: {encoding!r} is not an encoding that Python knows") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _row_of_bad_byte(path: Path, encoding: str) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeError:
+                return number
+    return 1  # the encoding has wider line ends than bytes can show
 
 
 def _field(row: Mapping[str, Any], column: str, where: str, option: str) -> Any:
@@ -202,8 +234,12 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"{where}: field `{column}`: expected text, found {type(value).__name__} {value!r}")
+    return _storable(value)
+
+
+def _storable(text: str) -> str | None:
     # Lone surrogates (from broken "\\ud83d" escapes) cannot be stored as UTF-8.
-    return value.encode("utf-8", "replace").decode().strip() or None
+    return text.encode("utf-8", "replace").decode().strip() or None
 
 
 def _label(value: Any, column: str, where: str) -> str | None:
@@ -213,7 +249,7 @@ def _label(value: Any, column: str, where: str) -> str | None:
         raise InputError(f"{where}: field `{column}`: expected one label, found {type(value).__name__} {value!r}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() or None
+    return _storable(str(value))
 
 
 def _check_labels(labels: list[str], source: str, label_column: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from synalign_agent.records import RealRow, content_id
@@ -20,12 +21,15 @@ def split_rows(
     by_label: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         by_label.setdefault(label, []).append(index)
+    # A text under several labels would be shown under one while it is held out under the other.
+    ambiguous = {text for text, count in Counter(texts).items() if count > 1}
     held: set[int] = set()
     for rows in by_label.values():
         if holdout_fraction == 0 or len(rows) < 2 * min_holdout_rows:
             continue
         n_holdout = min(max(round(holdout_fraction * len(rows)), min_holdout_rows), len(rows) - min_holdout_rows)
-        held.update(sorted(rows, key=lambda index: content_id(str(seed), ids[index]))[:n_holdout])
+        eligible = [index for index in rows if texts[index] not in ambiguous]
+        held.update(sorted(eligible, key=lambda index: content_id(str(seed), ids[index]))[:n_holdout])
     return [
         RealRow(ids[index], texts[index], labels[index], "holdout" if index in held else "reference")
         for index in range(len(texts))

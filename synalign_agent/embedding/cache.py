@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import platformdirs
 from synalign_agent.embedding.base import Encoder, Progress, Vectors
 
 _LOOKUP_KEYS = 500
+_log = logging.getLogger(__name__)
 
 
 def default_cache_path() -> Path:
@@ -28,37 +31,41 @@ class CachedEncoder:
     def __init__(self, encoder: Encoder, path: Path | None = None) -> None:
         self._encoder = encoder
         self._path = path or default_cache_path()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self.n_hits = 0
-        self.n_misses = 0
 
     @property
     def model_id(self) -> str:
         return self._encoder.model_id
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        keys = [self._key(text) for text in texts]
-        # A connection per use: calls come from several threads, and several processes share the file.
-        connection = sqlite3.connect(self._path, timeout=60.0)
+        if not texts:
+            return self._encoder.encode(texts, progress)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-            found = self._lookup(connection, keys)
-            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-            self.n_hits += len(keys) - len(missing)
-            self.n_misses += len(missing)
-            if missing or not keys:
-                fresh = self._encoder.encode(list(missing.values()), progress)
-                if not keys:
-                    return fresh
-                with connection:
-                    connection.executemany(
-                        "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                        [(key, vector.tobytes()) for key, vector in zip(missing, fresh, strict=True)],
-                    )
-                found.update(zip(missing, fresh, strict=True))
-        finally:
-            connection.close()
+            # A connection per use: calls come from several threads, and several processes share the file.
+            with closing(self._connect()) as connection:
+                return self._encode(connection, texts, progress)
+        except (sqlite3.DatabaseError, OSError) as error:
+            _log.warning("embedding cache %s is not usable (%s): texts are embedded again", self._path, error)
+            return self._encoder.encode(texts, progress)
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=60.0)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+        return connection
+
+    def _encode(self, connection: sqlite3.Connection, texts: Sequence[str], progress: Progress | None) -> Vectors:
+        keys = [self._key(text) for text in texts]
+        found = self._lookup(connection, keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        if missing:
+            fresh = self._encoder.encode(list(missing.values()), progress)
+            with connection:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
+                    [(key, vector.tobytes()) for key, vector in zip(missing, fresh, strict=True)],
+                )
+            found.update(zip(missing, fresh, strict=True))
         return np.stack([found[key] for key in keys])
 
     def _lookup(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Vectors]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,9 +60,6 @@ class SentenceEncoder:
     def _load(self) -> Any:
         with self._lock:
             if self._model is None:
-                # Loading must not ask a hub about a model that is on this disk.
-                if Path(self._path).is_dir():
-                    os.environ.setdefault("HF_HUB_OFFLINE", "1")
                 import torch
                 from sentence_transformers import SentenceTransformer
                 from transformers.utils import logging as transformers_logging
@@ -72,7 +68,11 @@ class SentenceEncoder:
                 dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self._precision]
                 try:
                     self._model = SentenceTransformer(
-                        self._path, device=self._config.device, model_kwargs={"torch_dtype": dtype}
+                        self._path,
+                        device=self._config.device,
+                        model_kwargs={"torch_dtype": dtype},
+                        # Loading must not ask a hub about a model that is on this disk.
+                        local_files_only=Path(self._path).is_dir(),
                     )
                 except Exception as error:  # transformers raises OSError, ValueError, ImportError and its own
                     raise ConfigError(

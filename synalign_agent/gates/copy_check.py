@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from synalign_agent.gates.base import Verdict
@@ -11,8 +12,8 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 
 def words_of(text: str) -> list[str]:
-    """Return the case-folded words of a text, without punctuation."""
-    return _WORD.findall(text.casefold())
+    """Return the case-folded words of a text, without punctuation, in one Unicode form."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 class WordRuns:

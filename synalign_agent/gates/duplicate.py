@@ -30,11 +30,11 @@ def check_duplicates(
     Returns:
         (b,) verdicts, None where the text is new. Memory O(b * accepted).
     """
-    seen = {tuple(words_of(text)) for text in pool_texts}
+    seen = {_key(text) for text in pool_texts}
     accepted: list[int] = []
     verdicts: list[Verdict | None] = []
     for index, text in enumerate(texts):
-        key = tuple(words_of(text))
+        key = _key(text)
         verdict: Verdict | None = None
         if key in seen:
             verdict = Verdict("duplicate", "same words as an earlier sample")
@@ -49,3 +49,8 @@ def check_duplicates(
             accepted.append(index)
         verdicts.append(verdict)
     return verdicts
+
+
+def _key(text: str) -> tuple[str, ...]:
+    """Return what makes two texts the same: their words, or the text itself if it has none (emoji, say)."""
+    return tuple(words_of(text)) or (text,)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from synalign_agent.gates.base import Verdict
 
+_ROUND_OFF = 1e-9
+
 
 def check_vote(
     label: str, neighbour_labels: Sequence[str], label_counts: Mapping[str, int], min_vote: float
@@ -19,7 +21,7 @@ def check_vote(
         votes[name] = votes.get(name, 0.0) + 1 / label_counts[name]
     total = sum(votes.values())
     share = votes[label] / total if total else 1.0
-    if share >= min_vote:
+    if share >= min_vote - _ROUND_OFF:
         return None
     winner = max(votes, key=lambda name: votes[name])
     return Verdict(

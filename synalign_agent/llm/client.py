@@ -70,6 +70,7 @@ class JournaledModel:
         self._idle.set()
         self._halted: Exception | None = None
         self._halting = asyncio.Event()
+        self._answered = False
         self._recent: deque[bool] = deque(maxlen=_BREAKER_WINDOW_CALLS)
 
     async def call(self, request: CallRequest) -> CallRecord:
@@ -79,6 +80,7 @@ class JournaledModel:
             self._seed,
             request.node,
             request.round,
+            request.cluster_id,
             request.draw,
             self._endpoint.identity,
             messages,
@@ -126,27 +128,39 @@ class JournaledModel:
         )
         try:
             record: CallRecord = await retrying(self._attempt, planned, request, messages)
-            failed = False
         except _AttemptFailed as error:
-            record, failed = error.record, True
+            record = error.record
             if error.failure.fatal is not None:
                 self.halt(fatal_error(error.failure))
-                await self._raise_if_halted()
-        self._recent.append(failed)
+        self._watch(record)
+        if record.state != "done":
+            # After the breaker opened this call fails as a task, not as data: a resume sends it again.
+            await self._raise_if_halted()
+        return record
+
+    def _watch(self, record: CallRecord) -> None:
+        """Halt when the endpoint has not answered once, or fails too often of late."""
+        if record.error_class == "context_overflow":
+            return  # this prompt's fault, not the endpoint's
+        self._recent.append(record.state != "done")
+        self._answered |= record.state == "done"
         n_failed, n_recent = sum(self._recent), len(self._recent)
-        if n_recent >= _BREAKER_MIN_CALLS and n_failed > self._config.max_failed_share * n_recent:
+        too_many = n_recent >= _BREAKER_MIN_CALLS and n_failed > self._config.max_failed_share * n_recent
+        if too_many or not self._answered:
             self.halt(
                 EndpointError(
                     f"{n_failed} of the last {n_recent} calls to {self._endpoint.base_url} failed "
                     f"(last: {record.error_class}: {record.error}); the session is saved, resume when the endpoint answers"
                 )
             )
-        return record
 
     async def _attempt(self, planned: CallRecord, request: CallRequest, messages: Sequence[Message]) -> CallRecord:
         await self._raise_if_halted()
         bound = Amount(planned.bound_tokens, planned.bound_usd)
         await self._budget.reserve(bound)
+        if self._halted is not None:  # while it waited for the budget
+            await self._budget.settle(bound, Amount(0, 0.0))
+            await self._raise_if_halted()
         self._in_flight += 1
         self._idle.clear()
         record = planned
@@ -202,7 +216,8 @@ class JournaledModel:
         prompt_tokens = usage["input_tokens"] if usage else 0
         completion_tokens = usage["output_tokens"] if usage else 0
         return replace(
-            record, state="done", content=_storable(str(reply.content)), finish_reason=reply.response_metadata.get("finish_reason"),
+            record, state="done", content=_storable(str(reply.content)),
+            finish_reason=reply.response_metadata.get("finish_reason"),
             refusal=_storable(reply.additional_kwargs.get("refusal") or "") or None, prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=cost_usd(self._config.prices, prompt_tokens, completion_tokens), seconds=seconds,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import openai
 from langchain_core.exceptions import ContextOverflowError
 
 from synalign_agent.errors import EndpointError
+
+# What servers call a prompt that is too long: OpenAI, vLLM, llama.cpp and Ollama each in their own words.
+_CONTEXT = re.compile(r"context[ _](length|size|window)|too long|exceed\w* .*context", re.IGNORECASE)
 
 
 class Failure(NamedTuple):
@@ -27,6 +31,8 @@ def classify(error: Exception, base_url: str) -> Failure:
         return Failure("context_overflow", False, None)
     if isinstance(error, openai.APITimeoutError):
         return Failure("timeout", True, None)
+    if isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError":
+        return Failure("unreachable", True, None)  # by name: openai brings httpx or its successor
     if isinstance(error, openai.APIConnectionError):
         return Failure("connection", True, None)
     if isinstance(error, openai.APIStatusError):
@@ -55,6 +61,8 @@ def _by_status(error: openai.APIStatusError, base_url: str) -> Failure:
         return Failure("rate_limit", True, None, _retry_after(error.response.headers.get("retry-after")))
     if status in (408, 409) or status >= 500:
         return Failure("server_error", True, None, _retry_after(error.response.headers.get("retry-after")))
+    if status in (400, 413) and _CONTEXT.search(_message(error)):
+        return Failure("context_overflow", False, None)
     return Failure(
         "bad_request",
         False,

@@ -42,6 +42,8 @@ def parse_reply(
         value = json.loads(fenced.group(1) if fenced else content)
     except json.JSONDecodeError as error:
         return ReplyProblem("malformed", f"{error.msg} at character {error.pos}")
+    except (RecursionError, ValueError) as error:  # brackets without end; a number with more digits than Python reads
+        return ReplyProblem("malformed", str(error))
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -12,6 +12,7 @@ from synalign_agent.core.explore import Cluster, gap_weights, select_by_variance
 from synalign_agent.core.kernels import RBFMixture, median_distance
 from synalign_agent.core.plan import plan_clusters
 from synalign_agent.deps import Deps
+from synalign_agent.nodes.generate import NODE as GENERATE
 from synalign_agent.records import DemonstrationCluster, content_id
 from synalign_agent.state import State
 from synalign_agent.stores.vectors import kmeans_medoids, nearest_available
@@ -33,14 +34,16 @@ def explore(state: State, deps: Deps) -> State:
 def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
     config = deps.config
     per_call, per_cluster = config.generate.samples_per_call or 1, config.generate.calls_per_cluster or 1
-    earlier = [cluster for cluster in deps.store.clusters() if cluster.round < round]
-    asked = Counter(cluster.label for cluster in earlier)
+    # What was really answered: calls that a limit or an outage stopped say nothing of how many texts are accepted.
+    label_of = {cluster.id: cluster.label for cluster in deps.store.clusters()}
+    calls = [call for call in deps.store.calls(node=GENERATE) if call.state == "done" and call.round < round]
+    asked = Counter(label_of[call.cluster_id] for call in calls)
     accepted = Counter(sample.label for sample in deps.store.samples(before_round=round))
     labels = deps.real.labels
     return plan_clusters(
         wanted=np.ceil(deps.quotas * config.align.oversampling).astype(np.int64),
         accepted=np.array([accepted[label] for label in labels]),
-        asked=np.array([asked[label] for label in labels]) * per_call * per_cluster,
+        asked=np.array([asked[label] for label in labels]) * per_call,
         prior=deps.prior,
         round_samples=config.round_samples or max(1, -(-config.pool_target // 3)),
         texts_per_cluster=per_call * per_cluster,
@@ -60,10 +63,12 @@ def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[D
     )
     times_used = np.array([uses[id] for id in ids])
     found: list[Cluster] = []
+    n_passes = 0
     # Few-shot data run out: then every row may be chosen once more, and exploration starts afresh.
     while len(found) < n_clusters:
         fresh = times_used == times_used.min()
-        picked = _select(deps, round, code, X, n_clusters - len(found), fresh)
+        picked = _select(deps, (round, code, n_passes), X, n_clusters - len(found), fresh)
+        n_passes += 1
         for cluster in picked:
             times_used[list(cluster.members)] += 1
         found += picked
@@ -82,11 +87,13 @@ def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[D
 
 
 def _select(
-    deps: Deps, round: int, code: int, X: FloatArray, n_clusters: int, fresh: NDArray[np.bool_]
+    deps: Deps, turn: tuple[int, int, int], X: FloatArray, n_clusters: int, fresh: NDArray[np.bool_]
 ) -> list[Cluster]:
+    """Select among the rows that are `fresh`; `turn` is (round, label code, pass over the rows)."""
     config = deps.config.explore
     neighbours = nearest_available(X)
-    rng = deps.rng(_STREAM, round, code)
+    round, code, _ = turn
+    rng = deps.rng(_STREAM, *turn)
     if config.strategy == "random":
         return select_random(
             len(X),

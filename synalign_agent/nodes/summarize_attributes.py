@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from synalign_agent.deps import Deps
-from synalign_agent.errors import BudgetExhausted
+from synalign_agent.errors import BudgetExhausted, EndpointError
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.records import CallRecord, DemonstrationCluster, Rejection, content_id
@@ -58,13 +58,15 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
         call = await deps.model.call(request)
     except BudgetExhausted as error:
         return {"limits_hit": [error.limit]}
-    dimensions = FALLBACK_DIMENSIONS
-    if call.state == "done":
-        parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions)
-        if isinstance(parsed, ReplyProblem):
-            await asyncio.to_thread(deps.store.admit, [], [_rejection(call, "", parsed)])
-        else:
-            dimensions = {dimension.name: dimension.description for dimension in parsed.dimensions}
+    if call.state != "done":
+        # Dimensions are frozen for the whole session: an outage must not decide them.
+        raise EndpointError(f"the attribute dimensions could not be proposed ({call.error}); resume to ask again")
+    parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions)
+    if isinstance(parsed, ReplyProblem):
+        await asyncio.to_thread(deps.store.admit, [], [_rejection(call, "", parsed)])
+        dimensions = FALLBACK_DIMENSIONS
+    else:
+        dimensions = {dimension.name: dimension.description for dimension in parsed.dimensions}
     await asyncio.to_thread(deps.store.set_meta, _DIMENSIONS, json.dumps(dimensions, ensure_ascii=False))
     return {}
 
@@ -92,9 +94,11 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         call = await deps.model.call(request)
     except BudgetExhausted as error:
         return {"limits_hit": [error.limit]}
-    if call.state != "done":
-        return {}
-    parsed = parse_reply(call.content, call.finish_reason, call.refusal, AttributeValues)
+    parsed: AttributeValues | ReplyProblem
+    if call.state == "done":
+        parsed = parse_reply(call.content, call.finish_reason, call.refusal, AttributeValues)
+    else:
+        parsed = ReplyProblem(f"call_{call.error_class}", call.error or "")
     if not isinstance(parsed, ReplyProblem) and not parsed.root.keys() >= dimensions.keys():
         missing = ", ".join(sorted(dimensions.keys() - parsed.root.keys()))
         parsed = ReplyProblem("off_schema", f"no value for {missing}")

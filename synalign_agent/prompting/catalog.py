@@ -83,12 +83,15 @@ def packaged_prompts_dir() -> Path:
 
 def load_template(path: Path) -> PromptTemplate:
     """Read one prompt file and check that declared and used variables agree."""
-    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    try:
+        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as UTF-8: {error}") from None
     try:
         _, header, body = text.split("---\n", 2)
         front: dict[str, Any] = yaml.safe_load(header)
         name, version = str(front["name"]), str(front["version"])
-        inputs, schema = frozenset(front["inputs"]), str(front["output_schema"])
+        inputs, schema = frozenset(map(str, front["inputs"])), str(front["output_schema"])
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path}: needs front matter between two `---` lines with name, version, inputs and output_schema ({error})"

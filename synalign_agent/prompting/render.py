@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template
 
 from synalign_agent.errors import ConfigError
 from synalign_agent.prompting.catalog import PromptTemplate, environment
@@ -37,7 +37,7 @@ def render(template: PromptTemplate, values: Mapping[str, Any]) -> list[Message]
     """
     try:
         text = _compiled(template).render(**values)
-    except TemplateError as error:
+    except Exception as error:  # a template can do anything that Python can refuse
         raise ConfigError(f"{template.source}: {error}") from None
     head, *parts = re.split(f"\x00{_NONCE}:(system|user|assistant)\x00", text)
     if head.strip() or not parts:

@@ -23,7 +23,7 @@ _COLUMNS = (
 def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
     """Return the pool, one row a sample: text, label, weight, whether it was selected, and where it comes from.
 
-    The text and label columns bear the names of the real data's. Without labels there is no label column.
+    Columns bear the names in `_COLUMNS`, whatever the real data call theirs (`public_names` does that for files).
     """
     rounds = store.rounds()
     choices = {choice.sample_id: choice for choice in store.choices(rounds[-1]["round"])} if rounds else {}
@@ -57,10 +57,18 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
         )
     # Types are set, so that an empty pool is written like a full one.
     frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"selected": bool, "copies": int, "weight": float})
+    return frame
+
+
+def public_names(frame: pd.DataFrame, config: SessionConfig) -> pd.DataFrame:
+    """Give text and label the names that they have in the real data; a lineage column of the same name gets a prefix."""
+    names = {"text": config.data.text_column}
     if config.data.label_column is None:
         frame = frame.drop(columns="label")
-    names = {"text": config.data.text_column, "label": config.data.label_column}
-    return frame.rename(columns={old: new for old, new in names.items() if new is not None})
+    else:
+        names["label"] = config.data.label_column
+    lineage = {name: f"synalign_{name}" for name in frame.columns if name in names.values() and name not in names}
+    return frame.rename(columns={**lineage, **names})
 
 
 def selected_frame(pool: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +82,8 @@ def write_dataset(folder: Path, store: SessionStore, config: SessionConfig) -> p
     """Write `dataset` and `pool` as Parquet and JSON lines into `folder`, each atomically, and return the pool frame."""
     folder.mkdir(parents=True, exist_ok=True)
     pool = pool_frame(store, config)
-    for name, frame in (("dataset", selected_frame(pool)), ("pool", pool)):
+    for name, rows in (("dataset", selected_frame(pool)), ("pool", pool)):
+        frame = public_names(rows, config)
         write_atomically(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
         write_atomically(
             folder / f"{name}.jsonl", partial(frame.to_json, orient="records", lines=True, force_ascii=False)
@@ -84,6 +93,6 @@ def write_dataset(folder: Path, store: SessionStore, config: SessionConfig) -> p
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Have `write` fill a temporary file beside `path`, then put it in place."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write(temporary)
     os.replace(temporary, path)

@@ -36,7 +36,7 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
     return {
         "thread_id": folder.name,
         "status": status,
-        "stop_reason": store.meta("stop_reason"),
+        "stop_reason": store.meta("stop_reason") or None,
         "n_requested": config.get("n_samples"),
         "n_selected": last["n_selected"],
         "n_pool": store.count_samples(),

@@ -36,8 +36,7 @@ def write_outputs(
     """Write `export/`, `report.json` and `report.html`; each file is replaced as a whole."""
     export = folder / "export"
     pool = write_dataset(export, store, config)
-    # The page's paths are looked up after the files exist, so the page itself is written twice-safe: first a placeholder.
-    (folder / REPORT).touch()
+    (folder / REPORT).touch()  # the summary names only files that exist, and the page is made from the summary
     summary = summarize(folder, store, status=status)
     rounds = store.rounds()
     write_atomically(export / "README.md", lambda path: path.write_text(render_card(summary, config), encoding="utf-8"))
@@ -47,7 +46,6 @@ def write_outputs(
         lambda path: path.write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8"),
     )
     selected = pool.loc[pool["selected"]].sort_values("nearest_similarity", ascending=False, kind="stable")
-    label_column = config.data.label_column
     page = render_report(
         summary=summary,
         rounds=rounds,
@@ -55,8 +53,8 @@ def write_outputs(
         rejection_examples=_rejection_examples(store),
         samples=[
             {
-                "text": row[config.data.text_column],
-                "label": row[label_column] if label_column else "",
+                "text": row["text"],
+                "label": row["label"] if config.data.label_column else "",
                 "weight": row["weight"],
                 "nearest_real_text": real.texts([row["nearest_real_id"]])[0],
                 "nearest_similarity": row["nearest_similarity"],
@@ -80,7 +78,8 @@ def _map_points(
     store: SessionStore, real: RealData, real_vectors: VectorStore, pool_vectors: VectorStore, selected: set[str]
 ) -> list[MapPoint]:
     rng = np.random.default_rng(0)
-    samples = store.samples()
+    # An export may look at a session that goes on: a sample of this moment may have no vector yet.
+    samples = [sample for sample in store.samples() if sample.id in pool_vectors]
     real_shown = [real.rows[place] for place in _some(rng, len(real.rows))]
     pool_shown = [samples[place] for place in _some(rng, len(samples))]
     projected = project_2d(

@@ -1,4 +1,4 @@
-"""A session store in plain dictionaries: the oracle of the conformance tests, and a store for runs that leave no trace."""
+"""A session store in plain dictionaries: the oracle that the conformance tests hold other stores to."""
 
 from __future__ import annotations
 

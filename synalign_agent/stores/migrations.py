@@ -36,17 +36,25 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a database to the newest schema, each step in its own transaction.
+def check_version(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a database of a newer version of this package, without touching it.
 
     Raises:
-        SessionError: the database was written by a newer version of this package.
+        SessionError: it is newer.
     """
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if version > len(MIGRATIONS):
         raise SessionError(
             f"{path}: written by a newer synalign-agent (schema {version}, this one knows {len(MIGRATIONS)}); "
             "upgrade the package, nothing was changed"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the newest schema, each step in its own transaction."""
+    for number, script in enumerate(MIGRATIONS[_version(connection) :], start=_version(connection) + 1):
         connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

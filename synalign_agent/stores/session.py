@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from synalign_agent.records import (
     Sample,
     Split,
 )
-from synalign_agent.stores.migrations import migrate
+from synalign_agent.stores.migrations import check_version, migrate
 
 Record = TypeVar("Record")
 
@@ -36,10 +37,11 @@ class SqliteSessionStore:
         self._lock = threading.RLock()
         try:
             self._connection = sqlite3.connect(self._path, check_same_thread=False, timeout=30.0)
+            check_version(self._connection, self._path)  # before anything is written
             self._connection.execute("PRAGMA journal_mode = WAL")
             # NORMAL loses nothing when the process is killed; only a power cut can lose the last commits.
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            migrate(self._connection, self._path)
+            migrate(self._connection)
         except sqlite3.DatabaseError as error:
             raise SessionError(
                 f"{self._path}: not readable as a session database ({error}); it may be damaged or on a read-only or full "
@@ -101,7 +103,7 @@ class SqliteSessionStore:
         return int(row[0]) if row else 1
 
     def mark_lost_calls(self) -> int:
-        with self._lock, self._connection as connection:
+        with self._transaction() as connection:
             return connection.execute("UPDATE calls SET state = 'lost' WHERE state = 'intended'").rowcount
 
     def calls(self, *, round: int | None = None, node: str | None = None) -> list[CallRecord]:
@@ -129,7 +131,7 @@ class SqliteSessionStore:
         return CallTotals(**sums, failed_by_class=dict(classes))
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
-        with self._lock, self._connection as connection:
+        with self._transaction() as connection:
             for table, rows in (("samples", samples), ("rejections", rejections)):
                 if rows:
                     connection.executemany(*_insertion(table, rows))
@@ -149,10 +151,12 @@ class SqliteSessionStore:
         return dict(self._all("SELECT reason, COUNT(*) FROM rejections GROUP BY reason ORDER BY 2 DESC, 1"))
 
     def add_round(self, round: int, metrics: Mapping[str, Any], witness: bytes, choices: Sequence[Choice]) -> None:
-        with self._lock, self._connection as connection:
-            connection.execute("INSERT OR IGNORE INTO rounds VALUES (?, ?, ?)", (round, _to_json(metrics), witness))
+        with self._transaction() as connection:
+            values = (round, _to_json(metrics), witness)
+            if connection.execute("INSERT OR IGNORE INTO rounds VALUES (?, ?, ?)", values).rowcount == 0:
+                return  # the first outcome of a round stands, its choices with it
             connection.executemany(
-                "INSERT OR IGNORE INTO choices VALUES (?, ?, ?, ?)",
+                "INSERT INTO choices VALUES (?, ?, ?, ?)",
                 [(round, choice.sample_id, choice.weight, choice.copies) for choice in choices],
             )
 
@@ -176,14 +180,28 @@ class SqliteSessionStore:
             self._write(*_insertion(table, rows))
 
     def _write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in the block is kept, or none of it."""
         try:
             with self._lock, self._connection as connection:
-                connection.executemany(statement, rows)
-        except sqlite3.OperationalError as error:
+                yield connection
+        except sqlite3.DatabaseError as error:
             raise SessionError(
                 f"{self._path}: cannot be written ({error}); free disk space or fix the permissions, then resume: "
                 "all that was confirmed before is kept"
             ) from None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._lock:
+                yield self._connection
+        except sqlite3.DatabaseError as error:
+            raise SessionError(f"{self._path}: cannot be read ({error}); restore it from a copy") from None
 
     def _select(self, record: type[Record], table: str, where: Mapping[str, Any]) -> list[Record]:
         names = [field.name for field in fields(record)]  # type: ignore[arg-type]
@@ -198,12 +216,12 @@ class SqliteSessionStore:
         return [record(*row) for row in rows]
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
+        with self._reading() as connection:
+            return connection.execute(query, values).fetchall()
 
     def _one(self, query: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
-        with self._lock:
-            row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        with self._reading() as connection:
+            row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
             return row
 
 

@@ -31,9 +31,13 @@ class VectorStore:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._row_of
+
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Append vectors (n, dimension) under new ids; ids that are already there are skipped."""
-        new = [position for position, id in enumerate(ids) if id not in self._row_of]
+        first = {id: position for position, id in reversed(list(enumerate(ids)))}
+        new = sorted(position for id, position in first.items() if id not in self._row_of)
         if not new:
             return
         # A copy: FAISS normalises in place, and the caller's array is the caller's.
@@ -74,7 +78,7 @@ class VectorStore:
     def save(self, path: Path) -> None:
         """Write `path` and `path.json`, each atomically; the second one names ids, model and dimension."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # an export beside a running session writes too
         faiss.write_index(self._index, str(temporary))
         described = {
             "model_id": self.model_id,
@@ -95,7 +99,7 @@ class VectorStore:
             if described["model_id"] != model_id or described["sha256"] != _file_sha256(path):
                 return None
             index = faiss.read_index(str(path))
-        except (OSError, ValueError, KeyError, RuntimeError):
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
         if index.ntotal != len(described["ids"]) or index.d != described["dimension"]:
             return None

@@ -42,7 +42,7 @@ def byte_encoding() -> tiktoken.Encoding:
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
+    asyncio.run(asyncio.wait_for(coroutine, 5))
 
 
 def budget(totals: CallTotals | None = None, **limits: float) -> Budget:

@@ -26,10 +26,24 @@ def status_error(
     return kind("the message", response=response(status, **headers), body=body)
 
 
+def unreachable() -> openai.APIConnectionError:
+    """What a port raises at which nobody listens."""
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = httpx.ConnectError("refused")
+    return error
+
+
 QUOTA = {"code": "insufficient_quota", "message": "You exceeded your current quota"}
 CASES: list[tuple[Exception, str, bool, bool]] = [
     # error, class, retryable, fatal
     (openai.APITimeoutError(REQUEST), "timeout", True, False),
+    (unreachable(), "unreachable", True, False),
+    (
+        status_error(openai.BadRequestError, 400, {"message": "exceeds the available context size"}),
+        "context_overflow",
+        False,
+        False,
+    ),
     (openai.APIConnectionError(request=REQUEST), "connection", True, False),
     (status_error(openai.AuthenticationError, 401), "authentication", False, True),
     (status_error(openai.PermissionDeniedError, 403), "authentication", False, True),

@@ -189,6 +189,6 @@ def test_a_new_file_has_the_newest_schema_and_migrating_again_does_nothing(path:
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     before = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
-    migrate(connection, str(path))
+    migrate(connection)
     assert connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == before
     connection.close()
