@@ -29,6 +29,7 @@ from synalign_agent.stores.base import SessionStore
 _THREAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _CHECKPOINTS = "checkpoints.sqlite"
 _RECURSION_LIMIT = 100_000
+_SETTLE_SECONDS = 10.0
 _NEVER_STARTED = "the session was never started; give `synalign run` this thread id again"
 
 
@@ -252,11 +253,15 @@ class Session:
             start: Any = None if state.next else {"stop_reason": None}
             if start is not None:
                 self.store.set_meta("stop_reason", "")
+            earlier_tasks = asyncio.all_tasks()
             try:
                 await graph.ainvoke(start, config, context=Context(), durability="sync")
             except BaseException:
-                # The task that failed has its siblings cancelled, some in the middle of writing a checkpoint: without this their
-                # transaction stays open, and the next opening in this process finds the database locked.
+                # The task that failed has its siblings cancelled, some while they write a checkpoint. Left alone, their open
+                # transaction outlives the connection, and the next opening in this process finds the database locked.
+                cancelled = asyncio.all_tasks() - earlier_tasks
+                if cancelled:
+                    await asyncio.wait(cancelled, timeout=_SETTLE_SECONDS)
                 await saver.conn.rollback()
                 raise
             finally:

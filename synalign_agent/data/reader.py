@@ -100,6 +100,10 @@ def _open(config: DataConfig) -> tuple[str, Iterator[tuple[str, Mapping[str, Any
     kind = config.format
     if kind == "auto":
         kind = _SUFFIXES.get(path.suffix.lower(), "huggingface")  # type: ignore[assignment]
+    if kind == "huggingface" and exists and config.format == "auto":
+        raise InputError(
+            f"{path}: {path.suffix or 'no ending'}: unknown kind of file; set data.format to jsonl, csv or parquet"
+        )
     if kind == "huggingface":
         return config.path, _read_huggingface(config)
     if not exists:

@@ -71,8 +71,9 @@ def test_a_crash_after_any_node_changes_nothing(
     assert resumed["mmd2"] == undisturbed["mmd2"]
     assert resumed["rejections"] == undisturbed["rejections"]
     assert texts_of(resumed) == texts_of(undisturbed)
-    # A call in flight when its sibling dies is lost with the process; a finished one is never sent again.
-    assert len(chat_server.requests) - n_requests == n_requests + resumed["calls"]["in_flight_lost"]
+    # A call in flight when its sibling dies is lost, sent or about to be; a finished one is never sent again.
+    n_sent = len(chat_server.requests) - n_requests
+    assert n_requests <= n_sent <= n_requests + resumed["calls"]["in_flight_lost"]
 
 
 def test_stop_keeps_calls_in_flight_and_resume_goes_on(make_config: MakeConfig, chat_server: ChatServer) -> None:

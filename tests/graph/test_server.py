@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,10 +31,12 @@ def langgraph_url(tmp_path: Path) -> Iterator[str]:
         "LANGSMITH_TRACING": "false",
         "DO_NOT_TRACK": "1",
     }
+    # A copy: the server leaves its own files beside its configuration.
+    shutil.copy(ROOT / "langgraph.json", tmp_path)
+    shutil.copytree(ROOT / "graphs", tmp_path / "graphs")
     log = (tmp_path / "server.log").open("w")
     server = subprocess.Popen(
-        [str(Path(sys.executable).with_name("langgraph")), "dev", "--config", str(ROOT / "langgraph.json"), "--no-browser",
-         "--no-reload", "--port", str(port)],
+        [str(Path(sys.executable).with_name("langgraph")), "dev", "--no-browser", "--no-reload", "--port", str(port)],
         cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
