@@ -303,6 +303,7 @@ class SessionConfig(Section):
         except (
             OSError,
             ValueError,
+            RecursionError,
             yaml.YAMLError,
         ) as error:  # ValueError: a date that is none, a byte that is not UTF-8
             raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
