@@ -189,9 +189,13 @@ def test_holdout_rows_never_reach_the_model(make_config: MakeConfig, chat_server
 
 
 def test_dimensions_are_proposed_once_and_frozen(make_config: MakeConfig, chat_server: ChatServer) -> None:
-    run(make_config(attributes__dimensions=None).with_overrides({"attributes.n_dimensions": 3}))
-    names = [body["response_format"]["json_schema"]["name"] for body in chat_server.requests]
-    assert names.count("ProposedDimensions") in (0, 1)
+    config = make_config(attributes__n_dimensions=3, target__mmd2=-1.0)
+    config = config.model_copy(update={"attributes": config.attributes.model_copy(update={"dimensions": None})})
+    assert run(config)["n_rounds"] > 1
+    schemas = [body["response_format"]["json_schema"] for body in chat_server.requests]
+    assert [schema["name"] for schema in schemas].count("ProposedDimensions") == 1
+    asked = {tuple(schema["schema"]["properties"]) for schema in schemas if schema["name"] == "AttributeValues"}
+    assert len(asked) == 1 and len(asked.pop()) == 3
 
 
 def test_label_judge_is_asked_per_sample(make_config: MakeConfig, chat_server: ChatServer) -> None:

@@ -58,15 +58,15 @@ def test_a_run_through_the_sdk_finishes(
 ) -> None:
     from langgraph_sdk import get_sync_client
 
-    client = get_sync_client(url=langgraph_url)
-    assert {assistant["graph_id"] for assistant in client.assistants.search()} == {"synthesis"}
-    thread = client.threads.create()
-    values = client.runs.wait(
-        thread["thread_id"],
-        "synthesis",
-        input={},
-        context={"config": make_config(limits__max_rounds=1).model_dump(mode="json")},
-    )
+    with get_sync_client(url=langgraph_url) as client:
+        assert {assistant["graph_id"] for assistant in client.assistants.search()} == {"synthesis"}
+        thread = client.threads.create()
+        values = client.runs.wait(
+            thread["thread_id"],
+            "synthesis",
+            input={},
+            context={"config": make_config(limits__max_rounds=1).model_dump(mode="json")},
+        )
     assert isinstance(values, dict)
     assert values["stop_reason"] == "max_rounds", values
     assert values["history"][0]["n_pool"] > 0
