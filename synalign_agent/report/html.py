@@ -304,7 +304,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _brief(value: float) -> str:
-    return _digits(value, 2)
+    return _digits(value, 3)
 
 
 def _rounded(n: float) -> str:

@@ -118,15 +118,15 @@ def test_values_appear_with_four_digits(own):
 
 def test_verdict_says_what_it_is_worth_and_why_it_stopped(own):
     assert (
-        "Aligned data are worth 41 real rows per MMD², raw data 17; real rows at this size would score 0.0021." in own
+        "Aligned data are worth 41 real rows per MMD², raw data 17; real rows at this size would score 0.00211." in own
     )
-    assert "The target of 0.0025 is not met" in own
+    assert "The target of 0.00253 is not met" in own
     assert "The run stopped because the round limit is reached." in own
 
 
 def test_verdict_when_the_target_is_met():
     mmd2 = {**_summary()["mmd2"], "target": 0.006}
-    assert "The target of 0.0060 is met" in _with_summary(mmd2=mmd2, stop_reason="target_reached")
+    assert "The target of 0.00600 is met" in _with_summary(mmd2=mmd2, stop_reason="target_reached")
 
 
 def test_verdict_of_an_unfinished_run_with_too_few_rows():
@@ -138,7 +138,7 @@ def test_verdict_of_an_unfinished_run_with_too_few_rows():
 def test_verdict_when_the_distance_is_not_above_zero():
     mmd2 = {**_summary()["mmd2"], "aligned": -0.0003}
     own = _with_summary(mmd2=mmd2, n_eq={"raw": 17.0, "aligned": None})
-    assert "closer to the real rows than MMD² can tell apart (−0.00030), raw data 17;" in own
+    assert "closer to the real rows than MMD² can tell apart (−0.000300), raw data 17;" in own
 
 
 def test_key_table_puts_the_four_columns_side_by_side(own):
