@@ -40,3 +40,21 @@ def test_a_broken_file_is_an_error_not_a_crash(tmp_path: Path) -> None:
     file.write_bytes(b"GGUF" + b"\0" * 64)
     with pytest.raises(EndpointError, match="complete GGUF file"), embedded_server(file, n_slots=1, n_threads=1):
         pass
+
+
+@pytest.mark.slow
+def test_the_server_asks_for_its_key_and_ends_with_its_block() -> None:
+    import urllib.error
+    import urllib.request
+
+    with embedded_server(packaged_gguf(), n_slots=1, n_threads=1) as (base_url, api_key):
+        request = urllib.request.Request(f"{base_url}/completions", b"{}", {"Authorization": "Bearer wrong"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code == 401
+        refused.value.close()
+        right = urllib.request.Request(f"{base_url}/models", headers={"Authorization": f"Bearer {api_key}"})
+        with urllib.request.urlopen(right, timeout=10) as answer:
+            assert answer.status == 200
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(f"{base_url}/models", timeout=10)
