@@ -172,7 +172,8 @@ def main() -> None:
         cells = []
         for name in result["runs"][0]:
             values = [run[name] for run in result["runs"]]
-            cells.append(f"{name} {mean(values):.3f} ({stdev(values) if len(values) > 1 else 0.0:.3f})")
+            spread = f"{stdev(values):.3f}" if len(values) > 1 else "not measured"
+            cells.append(f"{name} {mean(values):.3f} ({spread})")
         n, temperature, penalty = result["setting"].values()
         print(f"{n:>10} {temperature:>6} {penalty:>8} | {'  '.join(cells)}")
     if arguments.output:
