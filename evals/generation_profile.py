@@ -98,7 +98,7 @@ async def write(client: AsyncOpenAI, real: Real, task: str, setting: Setting, se
         async with slots:
             reply = await client.chat.completions.create(
                 model="embedded",
-                messages=[{"role": m.role, "content": m.content} for m in render(prompt, values)],  # type: ignore[misc]
+                messages=[{"role": m.role, "content": m.content} for m in render(prompt, values)],
                 temperature=setting.temperature,
                 seed=seed * 1000 + draw,
                 max_tokens=n * (limits.max_characters // 2 + 24),

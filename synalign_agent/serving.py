@@ -48,9 +48,7 @@ class ServedSessions:
             store = wiring.open_store(folder)
             stack.callback(store.close)
             earlier = float(store.meta("active_seconds") or 0.0)
-            wiring.refuse_changes(folder, wiring.changes_since(store, config), accept=False)
-            wiring.ingest(store, config)
-            wiring.keep_config(folder, store, config)
+            wiring.prepare(folder, store, config, accept_changes=False)
             store.mark_lost_calls()
             store.set_meta("status", "running")
             deps = wiring.open_deps(

@@ -73,19 +73,8 @@ class Session:
         if not _THREAD_ID.match(thread_id):
             raise InputError(f"thread id {thread_id!r}: use letters, digits, dot, dash and underscore")
         folder = Path(config.runs_dir) / thread_id
-        if (folder / wiring.DATABASE).exists():
-            return cls._reopen(folder, config, accept_changes)
-        wiring.prompt_hashes(config)  # a broken prompt file should not leave a folder behind
         with _removed_on_error(folder):
-            store = wiring.open_store(folder)
-            try:
-                wiring.ingest(store, config)
-            except BaseException:
-                store.close()
-                raise
-        session = cls(folder, config, store, resumed=False)
-        wiring.keep_config(folder, store, config)
-        return session
+            return cls._prepared(folder, config, accept_changes)
 
     @classmethod
     def open(cls, thread_id: str, *, runs_dir: str | Path = "runs", accept_changes: bool = False) -> Session:
@@ -99,7 +88,7 @@ class Session:
             raise SessionError(f"{folder}: {_NEVER_STARTED}")
         config = SessionConfig.load(folder / "config.yaml", resolve_paths=False)
         # The folder may have moved since the file was written.
-        return cls._reopen(folder, config.model_copy(update={"runs_dir": str(folder.parent)}), accept_changes)
+        return cls._prepared(folder, config.model_copy(update={"runs_dir": str(folder.parent)}), accept_changes)
 
     @classmethod
     def view(cls, thread_id: str, *, runs_dir: str | Path = "runs") -> Session:
@@ -119,25 +108,16 @@ class Session:
         )
 
     @classmethod
-    def _reopen(cls, folder: Path, config: SessionConfig, accept_changes: bool) -> Session:
+    def _prepared(cls, folder: Path, config: SessionConfig, accept_changes: bool) -> Session:
         store = wiring.open_store(folder)
-        stored = store.meta("config")
-        if stored is None:  # killed while it was being created
-            wiring.ingest(store, config)
-            session = cls(folder, config, store, resumed=False)
-            wiring.keep_config(folder, store, config)
-            return session
         try:
-            changes = wiring.changes_since(store, config)
-            wiring.refuse_changes(folder, changes, accept=accept_changes)
+            resumed = store.meta("config") is not None
+            if wiring.prepare(folder, store, config, accept_changes=accept_changes):
+                store.set_meta("reopened_with_changes", "1")
         except BaseException:
             store.close()
             raise
-        session = cls(folder, config, store, resumed=True)
-        if changes:
-            store.set_meta("reopened_with_changes", "1")
-        wiring.keep_config(folder, store, config)
-        return session
+        return cls(folder, config, store, resumed=resumed)
 
     def run(self, *, notify: Callable[[str], None] | None = None) -> dict[str, Any]:
         """Run, or continue, to the end and return the session's numbers (see `report/summary.py`).

@@ -127,6 +127,20 @@ def keep_config(folder: Path, store: SessionStore, config: SessionConfig) -> Non
     (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
+def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_changes: bool) -> list[str]:
+    """Make a session's database ready for `config`, new or not, and return what differs from its last configuration.
+
+    Raises:
+        InputError: the real rows cannot be used.
+        SessionError: the configuration differs and may not.
+    """
+    changes = changes_since(store, config)
+    refuse_changes(folder, changes, accept=accept_changes)
+    ingest(store, config)
+    keep_config(folder, store, config)
+    return changes
+
+
 def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:
     """List how `config` and its prompts differ from what the session was made with; empty for a session without either."""
     stored = store.meta("config")

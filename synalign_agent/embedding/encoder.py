@@ -64,7 +64,7 @@ class SentenceEncoder:
                 from sentence_transformers import SentenceTransformer
                 from transformers.utils import logging as transformers_logging
 
-                transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would draw over the live panel
+                transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # has no annotations; it would draw over the panel
                 dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self._precision]
                 try:
                     self._model = SentenceTransformer(
