@@ -125,8 +125,10 @@ class EncoderConfig(Section):
     device: str | None = Field(
         None, description="torch device, e.g. cpu or cuda (null = automatic).", json_schema_extra=OPERATIONAL
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto` takes bfloat16 where the CPU has it (3.7 x faster, cosine .9999)."
+    precision: Literal["auto", "float32", "bfloat16", "onnx"] = Field(
+        "auto",
+        description="`auto` takes the fastest whose vectors are those of float32: bfloat16 where the CPU has it, else ONNX "
+        "Runtime where it is installed.",
     )
     batch_size: int = Field(32, ge=1, description="Texts per batch.", json_schema_extra=OPERATIONAL)
 
@@ -134,10 +136,18 @@ class EncoderConfig(Section):
 class ExploreConfig(Section):
     """Which real rows become demonstrations."""
 
-    strategy: Literal["gp", "gp_gap", "random", "kmeans"] = Field(
+    strategy: Literal["gp", "gp_gap", "random", "kmeans", "farthest"] = Field(
         "gp_gap",
         description="`gp`: greatest posterior variance; `gp_gap`: the same, weighted by what the synthetic data misses; "
-        "`random` and `kmeans` for comparison.",
+        "`random`, `kmeans` and `farthest` (point) for comparison.",
+    )
+    kernel: Literal["rbf", "matern12", "matern32", "matern52", "rq"] = Field(
+        "rbf", description="GP kernel: RBF, Matern (nu = 1/2, 3/2, 5/2) or rational quadratic."
+    )
+    device: str | None = Field(
+        None,
+        description="torch device for the GP, e.g. cuda (null = this processor, which picks the same).",
+        json_schema_extra=OPERATIONAL,
     )
     cluster_size: int = Field(5, ge=1, description="Demonstrations per cluster: a row and its nearest neighbours.")
     lengthscale_factor: float = Field(
@@ -226,7 +236,16 @@ class AlignConfig(Section):
     label_prior: Literal["real", "uniform"] | dict[str, float] = Field(
         "real", description="Label shares of the result: as in the real data, uniform, or {label: share}."
     )
+    objective: Literal["kernel", "projection", "herding", "thinning", "none"] = Field(
+        "kernel",
+        description="`kernel`: weights of least MMD; the others for comparison: the paper's random `projection`, kernel "
+        "`herding`, kernel `thinning`, or uniform weights.",
+    )
     max_copies: int = Field(1, ge=1, description="How often one text may appear in the result.")
+    min_ess: float | None = Field(
+        None, gt=0, description="Least effective sample size of the weights, of `kernel` (null = no limit)."
+    )
+    swaps: bool = Field(True, description="Exchange single rows of the result while that lowers the MMD, for `kernel`.")
     lengthscale_multipliers: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.5, 1.0, 2.0],
         min_length=1,

@@ -68,7 +68,7 @@ class Deps:
         code_of = {label: code for code, label in enumerate(self.real.labels)}
         ids = [sample.id for sample in samples]
         codes = np.array([code_of[sample.label] for sample in samples], dtype=np.int64)
-        return ids, Rows(self.pool_vectors.get(ids).astype(np.float64), codes)
+        return ids, Rows(self.pool_vectors.get(ids), codes)
 
 
 DepsProvider = Callable[[str, Context], Awaitable[Deps]]

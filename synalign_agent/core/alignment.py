@@ -8,24 +8,37 @@ floor can be compared with each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from synalign_agent.core.align import fit_weights
-from synalign_agent.core.arrays import FloatArray, IntArray
+from synalign_agent.core.arrays import Array, FloatArray, IntArray
+from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
+from synalign_agent.core.cross_mmd import cross_mmd_test
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.mmd import equivalent_rows, mean_kernel, mmd2_to_population, witness
 from synalign_agent.core.mmd_null import permutation_p_value, real_floor
-from synalign_agent.core.resample import effective_sample_size, systematic
+from synalign_agent.core.objectives import objective as objective_of
+from synalign_agent.core.resample import effective_sample_size, resample
+from synalign_agent.core.strata import stratum_rows, subsample
+from synalign_agent.core.swaps import improve_by_swaps
+from synalign_agent.errors import InputError
+
+_MOST_SCORED_ROWS = 20_000
+_MOST_PERMUTED_ROWS = 3000
+_LEAST_CROSS_ROWS = 3
+_LEAST_WITNESS_ROWS = 2000
+_MOST_WITNESS_PAIRS = 10**9
 
 
 class Rows(NamedTuple):
     """Embedded rows with integer labels."""
 
-    X: FloatArray
-    """(n, d), unit norm."""
+    X: Array
+    """(n, d), unit norm; float32 is fast."""
     label: IntArray
     """(n,), 0 <= label < number of labels."""
 
@@ -92,11 +105,19 @@ def align_pool(
     quotas: IntArray,
     scoring_is_held_out: bool,
     rng: np.random.Generator,
+    objective: str = "kernel",
     max_copies: int = 1,
+    cap: float | None = None,
+    min_ess: float | None = None,
+    swaps: bool = True,
     alpha: float = 0.05,
     tolerance: float = 1e-6,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Alignment:
     """Fit weights, resample to the quotas without more than `max_copies` of a row, and score the result.
+
+    Sets of more than 20,000 rows are scored by a random 20,000 of them, within labels: the held-out rows, and the pool for
+    its raw distance. Time is then bounded by the fit.
 
     Args:
         pool: (m, d) synthetic rows.
@@ -108,28 +129,55 @@ def align_pool(
         quotas: (L,) rows wanted per label; a label with fewer pool rows gives what it has.
         scoring_is_held_out: whether the p-value is valid.
         rng: for resampling and null distributions.
-        max_copies: largest number of copies of one row, also the cap of the weights.
+        objective: how rows are weighed, see `objectives.objective`.
+        max_copies: largest number of copies of one row.
+        cap: largest weight of a row, times the rows of its label in the result; None for `max_copies`.
+        min_ess: least effective sample size of the weights, shared among the labels like the rows; needs `kernel`.
+        swaps: whether to improve what `kernel` weights drew by exchanging rows (`swaps.improve_by_swaps`).
         alpha: tail probability of the floor's quantile.
         tolerance: duality gap of the weights.
+        progress: called with (labels done, labels).
 
     Returns:
         Weights, copies and scores; labels without pool rows are absent from `per_label`, and their mass counts as missing.
+
+    Raises:
+        InputError: if there is no such objective, or `cap` or `min_ess` cannot be met or have no meaning for it.
     """
+    weigh = objective_of(objective)
+    if min_ess is not None and objective != "kernel":
+        raise InputError(f"min_ess bounds the weights of the objective kernel, not those of {objective}.")
+    if cap is not None and not cap >= 1.0:
+        raise InputError(f"cap must be >= 1, got {cap!r}: n rows of a weight below 1 / n do not add up to 1.")
     n_selected = np.array(
         [min(int(quota), max_copies * int((pool.label == label).sum())) for label, quota in enumerate(quotas)]
     )
     weights, copies = np.zeros(len(pool.X)), np.zeros(len(pool.X), dtype=np.int64)
-    largest_gap = 0.0
-    for label in np.flatnonzero(n_selected).tolist():
+    largest_gap, labels = 0.0, np.flatnonzero(n_selected).tolist()
+    for done, label in enumerate(labels):
         rows, n = np.flatnonzero(pool.label == label), int(n_selected[label])
-        fitted = fit_weights(pool.X[rows], reference.of(label).X, kernel, cap=max_copies / n, tolerance=tolerance)
-        copies[rows] = systematic(fitted.w, n, rng)
+        X, real = pool.X[rows], reference.of(label).X
+        largest = min(1.0, max((cap or max_copies) / n, 1.0 / len(rows)))
+        if min_ess is None:
+            fitted = weigh(X, real, n=n, cap=largest, kernel=kernel, rng=rng, tolerance=tolerance)
+        else:
+            floor = min_ess * n / n_selected.sum()
+            fitted = fit_weights(X, real, kernel, cap=largest, tolerance=tolerance, min_ess=floor, rng=rng)
+        chosen = resample(fitted.w, n, rng, max_copies=max_copies).copies
+        if swaps and objective == "kernel" and chosen.any():
+            chosen = improve_by_swaps(X, chosen, kernel, fitted.k_sr, max_copies=max_copies).copies
+        copies[rows] = chosen
         weights[rows] = fitted.w * n / n_selected.sum()
         largest_gap = max(largest_gap, fitted.duality_gap)
+        if progress is not None:
+            progress(done + 1, len(labels))
+    # Fewer than asked for where the weights of a label have too few rows.
+    n_selected = np.bincount(pool.label, weights=copies, minlength=len(quotas)).astype(np.int64)
 
+    scoring = _at_most(scoring, _MOST_SCORED_ROWS, rng)
     score = _score(pool, copies, scoring, population, kernel, prior, n_selected, alpha, rng)
     per_label: dict[int, Score] = {}
-    for label in np.flatnonzero(n_selected).tolist():
+    for label in labels:
         # A single label, its rows renumbered as stratum 0.
         parts = [
             Rows(part.of(label).X, np.zeros(len(part.of(label).X), dtype=np.int64))
@@ -156,7 +204,7 @@ def align_pool(
         p_value=_p_value(pool, copies, scoring, kernel, prior, rng) if scoring_is_held_out else None,
         ess=effective_sample_size(weights) if n_selected.any() else 0.0,
         duality_gap=largest_gap,
-        witness=_witness(pool, copies, reference, kernel),
+        witness=_witness(pool, copies, reference, kernel, rng),
     )
 
 
@@ -175,16 +223,16 @@ def _score(
         real_weights=real_weights, real_strata=scoring.label,
     )  # fmt: skip
     shares = n_selected / total
+    some = _at_most(pool, _MOST_SCORED_ROWS, rng)
     raw = mmd2_to_population(
-        pool.X, scoring.X, kernel, syn_weights=_label_weights(pool.label, shares),
+        some.X, scoring.X, kernel, syn_weights=_label_weights(some.label, shares),
         real_weights=real_weights, real_strata=scoring.label,
     )  # fmt: skip
     # The pool is larger than the selection. A random selection of n of its m rows is on average farther away by exactly
     # this much: drawing without replacement moves 1/m of the within-label diagonal to 1/n.
     for label in np.flatnonzero(n_selected).tolist():
-        X = pool.of(label).X
-        if n_selected[label] < len(X):
-            raw += shares[label] ** 2 * (1 - mean_kernel(X, kernel)) * (1 / n_selected[label] - 1 / len(X))
+        X = some.of(label).X
+        raw += shares[label] ** 2 * (1 - mean_kernel(X, kernel)) * (1 / n_selected[label] - 1 / len(X))
     counted = {int(label): float(max(n_selected[label], 1)) for label in np.flatnonzero(present)}
     n_scoring = {int(label): float((scoring.label == label).sum()) for label in np.flatnonzero(present)}
     inside = np.isin(population.label, list(counted))
@@ -201,26 +249,47 @@ def _score(
 def _p_value(
     pool: Rows, copies: IntArray, scoring: Rows, kernel: Kernel, prior: FloatArray, rng: np.random.Generator
 ) -> float | None:
-    if copies.max(initial=0) != 1 or set(pool.label[copies > 0]) != set(scoring.label):
+    chosen = copies == 1
+    if copies.max(initial=0) != 1 or set(pool.label[chosen]) != set(scoring.label):
         return None  # the test holds for distinct rows of the same labels
-    present = np.unique(scoring.label)
+    masses = {int(label): float(prior[label]) for label in np.unique(scoring.label)}
+    counts = np.concatenate(
+        [np.unique(labels, return_counts=True)[1] for labels in (pool.label[chosen], scoring.label)]
+    )
+    if chosen.sum() + len(scoring.X) > _MOST_PERMUTED_ROWS and counts.min() >= _LEAST_CROSS_ROWS:
+        # The permutation test would leave rows out. This one is a little weaker for its size, and needs no permutations.
+        return cross_mmd_test(
+            pool.X[chosen], scoring.X, kernel, rng=rng, syn_strata=pool.label[chosen], real_strata=scoring.label,
+            masses=masses,
+        ).p_value  # fmt: skip
     return permutation_p_value(
-        pool.X[copies == 1], scoring.X, kernel, rng=rng, syn_strata=pool.label[copies == 1], real_strata=scoring.label,
-        masses={int(label): float(prior[label]) for label in present},
+        pool.X[chosen], scoring.X, kernel, rng=rng, syn_strata=pool.label[chosen], real_strata=scoring.label, masses=masses
     )  # fmt: skip
 
 
-def _witness(pool: Rows, copies: IntArray, reference: Rows, kernel: Kernel) -> FloatArray:
+def _witness(pool: Rows, copies: IntArray, reference: Rows, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
     values = np.zeros(len(reference.X))
     for label in np.unique(reference.label):
         rows = np.flatnonzero(reference.label == label)
         X = reference.X[rows]
+        # All pairs of a million rows are out of reach; the mean over 2,000 has a standard error of a 45th of their spread.
+        n_means = max(_LEAST_WITNESS_ROWS, _MOST_WITNESS_PAIRS // len(X))
+        some = X if len(X) <= n_means else X[np.sort(rng.choice(len(X), n_means, replace=False))]
         chosen = (pool.label == label) & (copies > 0)
         if chosen.any():
-            values[rows] = witness(X, X, pool.X[chosen], kernel, syn_weights=copies[chosen] / copies[chosen].sum())
+            shares = copies[chosen] / copies[chosen].sum()
+            values[rows] = witness(X, some, pool.X[chosen], kernel, syn_weights=shares)
         else:
-            values[rows] = kernel(X, X).mean(axis=1)
+            values[rows] = weighted_means(X, some, np.full(len(some), 1.0 / len(some)), kernel, BLOCK_ROWS)
     return values
+
+
+def _at_most(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Return about n of the rows, label by label, or all if there are fewer."""
+    if len(rows.X) <= n:
+        return rows
+    kept = np.sort(np.concatenate(list(subsample(stratum_rows(rows.label, len(rows.X), "label"), n, rng).values())))
+    return Rows(rows.X[kept], rows.label[kept])
 
 
 def _label_weights(labels: IntArray, masses: FloatArray) -> FloatArray:

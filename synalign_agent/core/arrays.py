@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synalign_agent.errors import InputError
 
+Array = NDArray[np.floating[Any]]
+"""float32 or float64: rows keep the precision that they came in, and kernel values have that of the rows."""
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
 _WEIGHT_SUM_TOLERANCE = 1e-6
 """Loose enough for weights that were stored as float32."""
+_CHECKED_ROWS = 65_536
 
 
-def as_rows(X: ArrayLike, name: str = "X") -> FloatArray:
-    """Return `X` as a float64 matrix, after checking it.
+def as_rows(X: ArrayLike, name: str = "X") -> Array:
+    """Return `X` as a float32 or float64 matrix, after checking it.
 
     Args:
-        X: (n, d), n >= 1, finite.
+        X: (n, d), n >= 1, finite. float32 and float64 arrays come back as they are, memory maps too; anything else is
+            copied to float64.
         name: what to call the argument in an error.
 
     Raises:
         InputError: if `X` is not a finite, non-empty 2-D array.
     """
-    rows = np.asarray(X, dtype=np.float64)
+    given = np.asarray(X)
+    rows: Array = given if given.dtype in (np.float32, np.float64) else given.astype(np.float64)
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] == 0:
         raise InputError(f"{name} must be a non-empty (rows, dimensions) array, got {rows.shape}.")
-    if not np.isfinite(rows).all():
-        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise InputError(f"{name} has a value that is not finite in row {bad}.")
+    # By blocks: a mask of a million rows is as large as a quarter of them.
+    for start in range(0, len(rows), _CHECKED_ROWS):
+        finite = np.isfinite(rows[start : start + _CHECKED_ROWS]).all(axis=1)
+        if not finite.all():
+            raise InputError(f"{name} has a value that is not finite in row {start + int(np.argmin(finite))}.")
     return rows
 
 
-def unit_rows(X: ArrayLike) -> FloatArray:
+def unit_rows(X: ArrayLike) -> Array:
     """Scale every row to Euclidean norm 1.
 
     Args:
         X: (n, d), finite, no zero row.
 
     Returns:
-        (n, d) float64, a new array.
+        (n, d) in the precision of `as_rows`, a new array.
 
     Raises:
         InputError: if `X` is not a finite 2-D array or a row is zero (named by index).
@@ -54,7 +63,7 @@ def unit_rows(X: ArrayLike) -> FloatArray:
         zero = int(np.flatnonzero(largest[:, 0] == 0)[0])
         raise InputError(f"Row {zero} is all zeros, so it has no direction.")
     scaled = rows / largest
-    unit: FloatArray = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit: Array = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     return unit
 
 
@@ -103,7 +112,13 @@ def as_indices(indices: ArrayLike, n: int, name: str) -> IntArray:
     return found.astype(np.intp)
 
 
-def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+def squared_norms(A: Array) -> Array:
+    """Return (n,) squared Euclidean norms of the rows of A (n, d)."""
+    norms: Array = np.einsum("ij,ij->i", A, A)
+    return norms
+
+
+def squared_distances(A: Array, B: Array) -> Array:
     """Compute all squared Euclidean distances by one matrix product.
 
     Args:
@@ -111,16 +126,16 @@ def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
         B: (m, d).
 
     Returns:
-        (n, m), >= 0; equal rows come out near 1e-16 times their squared norm.
+        (n, m), >= 0, float32 if both are; equal rows come out near the precision (1e-16 or 1e-7) times their squared norm.
 
     Raises:
         InputError: if the dimensions differ.
     """
     if A.shape[1] != B.shape[1]:
         raise InputError(f"Rows of {A.shape[1]} and of {B.shape[1]} dimensions cannot be compared.")
-    squared: FloatArray = A @ B.T
+    squared: Array = A @ B.T
     squared *= -2.0
-    squared += np.einsum("ij,ij->i", A, A)[:, None]
-    squared += np.einsum("ij,ij->i", B, B)[None, :]
-    # Cancellation can leave -1e-16 for equal rows; a distance is never negative.
+    squared += squared_norms(A)[:, None]
+    squared += squared_norms(B)[None, :]
+    # Cancellation can leave a tiny negative number for equal rows; a distance is never negative.
     return np.maximum(squared, 0.0, out=squared)

@@ -8,6 +8,7 @@ import scipy.spatial
 from numpy.typing import ArrayLike
 
 from synalign_agent.core.arrays import (
+    Array,
     FloatArray,
     as_indices,
     as_rows,
@@ -34,20 +35,44 @@ def radius_coverage(X: ArrayLike, selected: ArrayLike, radius: float) -> float:
     Raises:
         InputError: if a shape, index or the radius is wrong.
     """
+    curve = coverage_curve(X, selected, radius)
+    return float(curve[-1]) if len(curve) else 0.0
+
+
+def coverage_curve(X: ArrayLike, selected: ArrayLike, radius: float) -> FloatArray:
+    """Return the share of rows covered after the first, second, ... selected row.
+
+    One pass over the data for all t shares: each row is counted at the first selected row that is within `radius` of it.
+    That is O(n d) a selected row, by matrix products, with O(2048^2) values at a time.
+
+    Args:
+        X: (n, d).
+        selected: (t,) row indices in the order of selection; may be empty.
+        radius: Euclidean distance, >= 0.
+
+    Returns:
+        (t,) shares in [0, 1] that never fall; the last one is `radius_coverage` of them all.
+
+    Raises:
+        InputError: if a shape, index or the radius is wrong.
+    """
     rows = as_rows(X)
     chosen = as_indices(selected, len(rows), "selected")
     if not (np.isfinite(radius) and radius >= 0):
         raise InputError(f"radius must be >= 0, got {radius!r}.")
-    covered = np.zeros(len(rows), dtype=np.bool_)
+    t = len(chosen)
+    covered_by = np.full(len(rows), t)
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = rows[start : start + _BLOCK_ROWS]
-        for first in range(0, len(chosen), _BLOCK_ROWS):
-            centres = rows[chosen[first : first + _BLOCK_ROWS]]
-            near = squared_distances(block, centres) <= radius**2
-            covered[start : start + _BLOCK_ROWS] |= near.any(axis=1)
+        for first in range(0, t, _BLOCK_ROWS):
+            near = squared_distances(block, rows[chosen[first : first + _BLOCK_ROWS]]) <= radius**2
+            earliest = np.where(near.any(axis=1), first + near.argmax(axis=1), t)
+            in_block = covered_by[start : start + _BLOCK_ROWS]
+            np.minimum(in_block, earliest, out=in_block)
     # Their distance of 0 to themselves is only 0 up to round-off.
-    covered[chosen] = True
-    return float(covered.mean())
+    np.minimum.at(covered_by, chosen, np.arange(t))
+    curve: FloatArray = np.cumsum(np.bincount(covered_by, minlength=t + 1)[:t]) / len(rows)
+    return curve
 
 
 def hull_coverage(X: ArrayLike, selected: ArrayLike) -> float | None:
@@ -82,9 +107,15 @@ def hull_coverage(X: ArrayLike, selected: ArrayLike) -> float | None:
     return float((outside <= _FLAT * extent).all(axis=1).mean())
 
 
-def _first_two_components(rows: FloatArray) -> FloatArray:
-    centred = rows - rows.mean(axis=0)
+def _first_two_components(rows: Array) -> FloatArray:
+    """Return (n, 2) float64, by blocks: centred copies of all rows are never held."""
     d = rows.shape[1]
-    _, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[d - 2, d - 1])
-    plane: FloatArray = centred @ axes
+    mean = rows.mean(axis=0, dtype=np.float64)
+    blocks = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
+    scatter = np.zeros((d, d))
+    for block in blocks:
+        centred = block - mean
+        scatter += centred.T @ centred
+    _, axes = scipy.linalg.eigh(scatter, subset_by_index=[d - 2, d - 1])
+    plane: FloatArray = np.concatenate([(block - mean) @ axes for block in blocks])
     return plane

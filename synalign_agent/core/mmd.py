@@ -4,6 +4,10 @@ MMD^2 = E k(x, x') - 2 E k(x, z) + E k(z, z') (Gretton et al., JMLR 2012). Three
 estimators differ only in the pairs i = j: `mmd2_biased` (V-statistic, >= 0, two
 weighted sets as they are), `mmd2_unbiased` (U-statistic, two i.i.d. samples), and
 `mmd2_to_population` (one set as it is against the population behind the other).
+
+All take time in the square of the rows and memory in the square of a block. float32 rows
+are never copied to float64: their kernel blocks are float32, and only the sums are wider.
+`mmd_fast` has estimators in linear time, `cross_mmd` a test without permutations.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from synalign_agent.core.arrays import FloatArray, as_rows, as_weights
+from synalign_agent.core.arrays import Array, FloatArray, IntArray, as_rows, as_weights
 from synalign_agent.core.block_sums import (
     BLOCK_ROWS,
     cross_sum,
@@ -226,7 +230,7 @@ def witness(
     return difference
 
 
-def _mean_of_pairs(rows: FloatArray, kernel: Kernel, block: int) -> float:
+def _mean_of_pairs(rows: Array, kernel: Kernel, block: int) -> float:
     """Return the mean of k over pairs i != j; k(x, x) for a single row."""
     n = len(rows)
     sums = self_sums(rows, np.ones(n), kernel, block)
@@ -236,7 +240,7 @@ def _mean_of_pairs(rows: FloatArray, kernel: Kernel, block: int) -> float:
 
 
 def _population(
-    real: FloatArray,
+    real: Array,
     v: FloatArray,
     strata: ArrayLike | None,
     kernel: Kernel,
@@ -248,7 +252,12 @@ def _population(
         inside = v[found]
         if np.ptp(inside) > _EQUAL_WEIGHTS * inside.max():
             raise InputError(f"Real weights differ inside stratum {label}.")
-        total += inside.sum() ** 2 * _mean_of_pairs(real[found], kernel, block)
+        total += inside.sum() ** 2 * _mean_of_pairs(_rows_at(real, found), kernel, block)
     for one, two in combinations(rows.values(), 2):
         total += 2.0 * cross_sum(real[one], v[one], real[two], v[two], kernel, block)
     return float(total)
+
+
+def _rows_at(rows: Array, found: IntArray) -> Array:
+    """Return rows[found], without a copy where that is all of them."""
+    return rows if len(found) == len(rows) else rows[found]

@@ -6,7 +6,7 @@ rows, its statistic a quadratic form u'Ku, and all draws together one matrix pro
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +15,10 @@ from synalign_agent.core.arrays import FloatArray, IntArray, as_rows
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.strata import (
     PerStratum,
+    packed,
     per_stratum,
+    same_strata,
+    stratum_masses,
     stratum_rows,
     subsample,
 )
@@ -44,20 +47,24 @@ def real_floor(
     rng: np.random.Generator,
     strata: ArrayLike | None = None,
     masses: PerStratum | None = None,
+    draw: Literal["bootstrap", "splits"] = "bootstrap",
     n_draws: int = 200,
     alpha: float = 0.05,
     max_rows: int = 3000,
 ) -> Floor:
     """Simulate `mmd2_to_population` when the "synthetic" rows are real ones.
 
-    A bootstrap: the given rows stand for the population; every draw takes, with
-    replacement in each stratum, `n_syn` rows as the synthetic set and `n_real` as the
-    held-out sample. Splitting the rows instead would need n_syn + n_real of them, and
-    usually more synthetic rows are asked for than real ones are at hand; the
-    expectation is (1 - E k) / n_syn either way. Two equal rows of a draw are two rows
-    of the (discrete) population, so they count as a pair i != j. h rows spread
-    (h - 1) / h as much as what they were drawn from; the draws are scaled up by the
-    exact ratio.
+    In each draw and stratum, `n_syn` real rows are the synthetic set and `n_real` the held-out sample.
+
+    "splits" draws them without replacement and disjoint. A random split of i.i.d. rows is two independent i.i.d. samples,
+    so every draw has exactly the null law at these sizes; it needs n_syn + n_real rows of every stratum, within
+    `max_rows`. Use it where that is so.
+
+    "bootstrap" lets the given rows stand for the population and draws with replacement, so it works at any size, also
+    where more synthetic rows are asked for than real ones are at hand. It is an approximation, good once a stratum has some
+    dozens of rows. Two equal rows of a draw are two rows of the (discrete) population, so they count as a pair i != j.
+    h rows spread (h - 1) / h as much as what they were drawn from; the draws are scaled up by the exact ratio. The
+    expectation is (1 - E k) / n_syn either way.
 
     Args:
         X_real: (h, d), h >= 2, i.i.d. within every stratum.
@@ -67,6 +74,7 @@ def real_floor(
         rng: source of the draws.
         strata: (h,) integer labels; None for one stratum.
         masses: mass of each stratum, scaled to sum 1; None for its share of X_real.
+        draw: "bootstrap" or "splits".
         n_draws: number of draws, >= 1.
         alpha: in (0, 1).
         max_rows: rows used at most, by a random choice within strata; memory is
@@ -76,41 +84,49 @@ def real_floor(
         The draws, their mean and their (1 - alpha) quantile.
 
     Raises:
-        InputError: if a shape, count or range is wrong.
+        InputError: if a shape, count or range is wrong, or there are too few rows for splits.
     """
     real = as_rows(X_real, "X_real")
     if n_draws < 1 or not 0 < alpha < 1:
         raise InputError("real_floor needs n_draws >= 1 and alpha between 0 and 1.")
+    if draw not in ("bootstrap", "splits"):
+        raise InputError(f'draw must be "bootstrap" or "splits", got {draw!r}.')
     rows = stratum_rows(strata, len(real), "strata")
-    p = _masses(masses, rows)
+    p = stratum_masses(masses, rows)
     syn_counts = _counts(n_syn, rows, p, "n_syn")
     real_counts = _counts(n_real, rows, p, "n_real")
-    kept, places = _packed(subsample(rows, max_rows, rng))
-    K = kernel(real[kept], real[kept])
+    used = subsample(rows, max_rows, rng)
+    kept, places = packed(used)
+    # float64 also for float32 rows: numpy would convert the matrix anyway at every product with the draws.
+    K = np.asarray(kernel(real[kept], real[kept]), dtype=np.float64)
 
-    w = np.zeros((len(kept), n_draws))
-    v = np.zeros((len(kept), n_draws))
+    u = np.zeros((len(kept), n_draws))
     diagonal_correction = np.zeros(n_draws)
-    of_population = of_bootstrap = 0.0
-    for place, mass, m, h in zip(places, p, syn_counts, real_counts, strict=True):
+    of_population = of_sample = 0.0
+    for label, place, mass, m, h in zip(used, places, p, syn_counts.astype(int), real_counts.astype(int), strict=True):
         if mass == 0:
             continue
         size = place.stop - place.start
-        c = _draw(int(h), size, n_draws, rng)
-        w[place] = mass * _draw(int(m), size, n_draws, rng) / m
-        v[place] = mass * c / h
+        if draw == "splits":
+            if size < m + h:
+                raise InputError(
+                    f"Splits of {m} + {h} rows need as many real rows of stratum {label}, and {size} are used: "
+                    'ask for fewer, raise max_rows, or draw by "bootstrap".'
+                )
+            syn, held_out = _split(m, h, size, n_draws, rng)
+        else:
+            syn, held_out = _resampled(m, size, n_draws, rng), _resampled(h, size, n_draws, rng)
+        u[place] = mass * (syn / m - held_out / h)
         inside = K[place, place]
         if h > 1:
-            pairs = np.einsum("ib,ib->b", c, inside @ c)
+            pairs = np.einsum("ib,ib->b", held_out, inside @ held_out)
             unbiased = (pairs - h) / (h * (h - 1))
             diagonal_correction += mass**2 * (unbiased - pairs / h**2)
-        mean = float(inside.mean())
-        of_bootstrap += mass**2 * (1.0 - mean) / m
-        of_population += mass**2 * (1.0 - mean) / m * size / max(size - 1, 1)
-    u = w - v
+        of_sample += mass**2 * (1.0 - float(inside.mean())) / m
+        of_population += mass**2 * (1.0 - float(inside.mean())) / m * size / max(size - 1, 1)
     draws: FloatArray = np.einsum("ib,ib->b", u, K @ u) + diagonal_correction
-    if of_bootstrap > _ROUND_OFF:
-        draws *= of_population / of_bootstrap
+    if draw == "bootstrap" and of_sample > _ROUND_OFF:
+        draws *= of_population / of_sample
     return Floor(float(draws.mean()), float(np.quantile(draws, 1.0 - alpha)), draws, alpha)
 
 
@@ -130,7 +146,7 @@ def permutation_p_value(
 
     Rows change sides within their stratum; the statistic is `mmd2_biased` with the
     masses of the strata as weights (Gretton et al., JMLR 2012). It holds for distinct,
-    unweighted rows.
+    unweighted rows. `cross_mmd.cross_mmd_test` needs no permutations and no matrix, with less power.
 
     Args:
         X_syn: (m, d).
@@ -153,14 +169,11 @@ def permutation_p_value(
     syn, real = as_rows(X_syn, "X_syn"), as_rows(X_real, "X_real")
     if n_permutations < 1:
         raise InputError(f"n_permutations must be >= 1, got {n_permutations}.")
-    syn_rows = stratum_rows(syn_strata, len(syn), "syn_strata")
-    real_rows = stratum_rows(real_strata, len(real), "real_strata")
-    if syn_rows.keys() != real_rows.keys():
-        raise InputError(f"Strata differ: {list(syn_rows)} synthetic, {list(real_rows)} real.")
-    p = _masses(masses, real_rows)
+    syn_rows, real_rows = same_strata(syn_strata, len(syn), real_strata, len(real))
+    p = stratum_masses(masses, real_rows)
     syn_share = max_rows * len(syn) // (len(syn) + len(real))
-    syn_kept, syn_places = _packed(subsample(syn_rows, syn_share, rng))
-    real_kept, real_places = _packed(subsample(real_rows, max_rows - syn_share, rng))
+    syn_kept, syn_places = packed(subsample(syn_rows, syn_share, rng))
+    real_kept, real_places = packed(subsample(real_rows, max_rows - syn_share, rng))
     pool = np.concatenate([syn[syn_kept], real[real_kept]])
 
     offset = len(syn_kept)
@@ -172,19 +185,11 @@ def permutation_p_value(
         u[0, members] = observed
         shuffled = np.tile(observed, (n_permutations, 1))
         u[1:, members] = rng.permuted(shuffled, axis=1)
-    statistic = np.einsum("bi,bi->b", u @ kernel(pool, pool), u)
+    K = np.asarray(kernel(pool, pool), dtype=np.float64)
+    statistic = np.einsum("bi,bi->b", u @ K, u)
     # Permutations that only reorder a side give the observed value up to round-off.
     at_least = statistic[1:] >= statistic[0] - _ROUND_OFF
     return float((1 + np.count_nonzero(at_least)) / (1 + n_permutations))
-
-
-def _masses(masses: PerStratum | None, rows: dict[int, IntArray]) -> FloatArray:
-    sizes = np.array([len(found) for found in rows.values()], dtype=np.float64)
-    p = sizes if masses is None else per_stratum(masses, rows, "masses")
-    if p.sum() <= 0:
-        raise InputError("masses must not all be zero.")
-    shares: FloatArray = p / p.sum()
-    return shares
 
 
 def _counts(values: PerStratum, rows: dict[int, IntArray], p: FloatArray, name: str) -> FloatArray:
@@ -194,16 +199,15 @@ def _counts(values: PerStratum, rows: dict[int, IntArray], p: FloatArray, name: 
     return counts
 
 
-def _draw(n: int, size: int, n_draws: int, rng: np.random.Generator) -> FloatArray:
+def _resampled(n: int, size: int, n_draws: int, rng: np.random.Generator) -> FloatArray:
     """Return (size, n_draws): how often each row is in each sample of n rows."""
     counts = rng.multinomial(n, np.full(size, 1.0 / size), size=n_draws)
     drawn: FloatArray = counts.T.astype(np.float64)
     return drawn
 
 
-def _packed(rows: dict[int, IntArray]) -> tuple[IntArray, list[slice]]:
-    """Lay the strata one after another; return all rows, and where each stratum is."""
-    ends = np.cumsum([len(found) for found in rows.values()]).tolist()
-    starts = [0, *ends[:-1]]
-    places = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
-    return np.concatenate(list(rows.values())), places
+def _split(m: int, h: int, size: int, n_draws: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return two disjoint samples of m and of h rows, each (size, n_draws) zeros and ones."""
+    side = np.repeat(np.array([1, 2, 0], dtype=np.int8), [m, h, size - m - h])
+    sides = rng.permuted(np.tile(side, (n_draws, 1)), axis=1).T
+    return (sides == 1).astype(np.float64), (sides == 2).astype(np.float64)

@@ -67,6 +67,66 @@ def per_stratum(values: PerStratum, rows: dict[int, IntArray], name: str) -> Flo
     return found
 
 
+def stratum_masses(masses: PerStratum | None, rows: dict[int, IntArray]) -> FloatArray:
+    """Return the share of each stratum, in the order of `rows`.
+
+    Args:
+        masses: see `PerStratum`, not all 0; None for the share of the rows.
+        rows: label -> rows, from `stratum_rows`.
+
+    Returns:
+        (number of strata,) >= 0, sum 1.
+
+    Raises:
+        InputError: as `per_stratum`, or if all masses are 0.
+    """
+    sizes = np.array([len(found) for found in rows.values()], dtype=np.float64)
+    p = sizes if masses is None else per_stratum(masses, rows, "masses")
+    if p.sum() <= 0:
+        raise InputError("masses must not all be zero.")
+    shares: FloatArray = p / p.sum()
+    return shares
+
+
+def same_strata(
+    syn_strata: ArrayLike | None, n_syn: int, real_strata: ArrayLike | None, n_real: int
+) -> tuple[dict[int, IntArray], dict[int, IntArray]]:
+    """Group both sides of a comparison, which must have the same labels.
+
+    Args:
+        syn_strata: (n_syn,) integer labels; None for one stratum.
+        n_syn: number of synthetic rows.
+        real_strata: (n_real,) integer labels; None for one stratum.
+        n_real: number of real rows.
+
+    Returns:
+        Label -> rows of the synthetic and of the real side, in the same order.
+
+    Raises:
+        InputError: if the labels are not integers, or one is on one side only.
+    """
+    syn_rows = stratum_rows(syn_strata, n_syn, "syn_strata")
+    real_rows = stratum_rows(real_strata, n_real, "real_strata")
+    if syn_rows.keys() != real_rows.keys():
+        raise InputError(f"Strata differ: {list(syn_rows)} synthetic, {list(real_rows)} real.")
+    return syn_rows, real_rows
+
+
+def packed(rows: dict[int, IntArray]) -> tuple[IntArray, list[slice]]:
+    """Lay the strata one after another.
+
+    Args:
+        rows: label -> rows.
+
+    Returns:
+        All rows, and where each stratum is among them.
+    """
+    ends = np.cumsum([len(found) for found in rows.values()]).tolist()
+    starts = [0, *ends[:-1]]
+    places = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate(list(rows.values())), places
+
+
 def subsample(rows: dict[int, IntArray], max_rows: int, rng: np.random.Generator) -> dict[int, IntArray]:
     """Cut every stratum by the same share, so that about `max_rows` rows are left.
 

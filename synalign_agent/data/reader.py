@@ -107,7 +107,7 @@ def _open(config: DataConfig) -> tuple[str, Iterator[tuple[str, Mapping[str, Any
     if kind == "huggingface":
         return config.path, _read_huggingface(config)
     if not exists:
-        raise InputError(f"{path}: no such file (data.path)")
+        raise InputError(f"{path}: no such file")
     readers = {"jsonl": _read_jsonl, "csv": _read_csv}
     if kind in readers:
         return str(path), readers[kind](path, config.encoding)
@@ -204,11 +204,11 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         # Files are decoded in blocks, so the row is found by the byte, not by the rows read so far.
         raise InputError(
             f"{path}: row {_row_of_bad_byte(path, actual)}: byte {error.object[error.start]:#04x} is not {encoding}; "
-            "save the file as UTF-8 or set data.encoding (for example cp1252)"
+            "save the file as UTF-8, or set data.encoding in a config (for example cp1252)"
         ) from None
     except UnicodeError as error:
         raise InputError(
-            f"{path}: near row {number + 1}: not readable as {encoding}: {error}; set data.encoding"
+            f"{path}: near row {number + 1}: not readable as {encoding}: {error}; set data.encoding in a config"
         ) from None
     except (LookupError, ValueError):
         raise InputError(f"data.encoding: {encoding!r} is not an encoding that Python knows") from None

@@ -69,4 +69,4 @@ class RealData:
         return shares
 
     def _rows(self, keep: NDArray[np.bool_]) -> Rows:
-        return Rows(self.X[keep].astype(np.float64), self.codes[keep])
+        return Rows(self.X[keep], self.codes[keep])

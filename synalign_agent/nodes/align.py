@@ -33,7 +33,10 @@ def align(state: State, deps: Deps) -> State:
         scoring_is_held_out=deps.real.scored_on == "holdout",
         # The same stream every round: the floor is one number per session, not a new draw each time.
         rng=deps.rng(_STREAM),
+        objective=config.align.objective,
         max_copies=config.align.max_copies,
+        min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
+        swaps=config.align.swaps,
         alpha=config.target.alpha,
         tolerance=config.align.tolerance,
     )

@@ -7,9 +7,16 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from synalign_agent.core.arrays import FloatArray
-from synalign_agent.core.explore import Cluster, gap_weights, select_by_variance, select_random, select_seeds
-from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.core.arrays import Array, FloatArray
+from synalign_agent.core.explore import (
+    Cluster,
+    gap_weights,
+    select_by_variance,
+    select_farthest,
+    select_random,
+    select_seeds,
+)
+from synalign_agent.core.kernels import median_distance, stationary
 from synalign_agent.core.plan import plan_clusters
 from synalign_agent.deps import Deps
 from synalign_agent.nodes.generate import NODE as GENERATE
@@ -54,23 +61,23 @@ def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[D
     label = deps.real.labels[code]
     rows = deps.real.reference_rows(code)
     ids = [deps.real.rows[row].id for row in rows]
-    X = deps.real.X[rows].astype(np.float64)
-    uses = Counter(
-        id
-        for cluster in deps.store.clusters()
-        if cluster.label == label and cluster.round < round
-        for id in cluster.member_ids
-    )
-    times_used = np.array([uses[id] for id in ids])
+    X = deps.real.X[rows]
+    place = {id: at for at, id in enumerate(ids)}
+    earlier = [cluster for cluster in deps.store.clusters() if cluster.label == label and cluster.round < round]
+    used = [place[id] for cluster in sorted(earlier, key=_turn_of) for id in cluster.member_ids]
+    times_used = np.bincount(used, minlength=len(ids))
     found: list[Cluster] = []
     n_passes = 0
     # Few-shot data run out: then every row may be chosen once more, and exploration starts afresh.
     while len(found) < n_clusters:
         fresh = times_used == times_used.min()
-        picked = _select(deps, (round, code, n_passes), X, n_clusters - len(found), fresh)
+        # In the order of their last use: with that the picks are those of an exploration that was never interrupted.
+        explored = [row for row in reversed(dict.fromkeys(reversed(used))) if not fresh[row]]
+        picked = _select(deps, (round, code, n_passes), X, n_clusters - len(found), fresh, explored)
         n_passes += 1
         for cluster in picked:
             times_used[list(cluster.members)] += 1
+            used += cluster.members
         found += picked
     return [
         DemonstrationCluster(
@@ -87,9 +94,9 @@ def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[D
 
 
 def _select(
-    deps: Deps, turn: tuple[int, int, int], X: FloatArray, n_clusters: int, fresh: NDArray[np.bool_]
+    deps: Deps, turn: tuple[int, int, int], X: Array, n_clusters: int, fresh: NDArray[np.bool_], explored: list[int]
 ) -> list[Cluster]:
-    """Select among the rows that are `fresh`; `turn` is (round, label code, pass over the rows)."""
+    """Select among the rows that are `fresh`; the others were `explored`. `turn` is (round, label code, pass over the rows)."""
     config = deps.config.explore
     neighbours = nearest_available(X)
     round, code, _ = turn
@@ -110,12 +117,20 @@ def _select(
             [int(seed) for seed in seeds],
             cluster_size=config.cluster_size, neighbours=neighbours, available=fresh, n_clusters=n_clusters,
         )  # fmt: skip
+    if config.strategy == "farthest":
+        return select_farthest(
+            X, n_clusters=n_clusters, cluster_size=config.cluster_size, neighbours=neighbours, available=fresh
+        )
     gap = _gap(deps, round, code) if config.strategy == "gp_gap" else None
     lengthscale = config.lengthscale_factor * median_distance(X, deps.rng(_STREAM, code))
     return select_by_variance(
-        X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=RBFMixture((lengthscale,)), neighbours=neighbours,
-        conditioned=[int(row) for row in np.flatnonzero(~fresh)], gap=gap, noise=config.noise,
+        X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=stationary(config.kernel, lengthscale),
+        neighbours=neighbours, conditioned=explored, gap=gap, noise=config.noise, device=config.device,
     )  # fmt: skip
+
+
+def _turn_of(cluster: DemonstrationCluster) -> tuple[int, int]:
+    return cluster.round, cluster.position
 
 
 def _gap(deps: Deps, round: int, code: int) -> FloatArray | None:

@@ -144,7 +144,7 @@ def test_limits_are_never_passed_and_end_the_run_with_what_there_is(
     make_config: MakeConfig, limit: str, value: float
 ) -> None:
     prices = {"prompt_usd_per_million_tokens": 1.0, "completion_usd_per_million_tokens": 4.0}
-    result = run(make_config(**{f"limits__{limit}": value}, llm__prices=prices))
+    result = run(make_config(**{f"limits__{limit}": value}, target__mmd2=-1.0, llm__prices=prices))
     spent = {
         "max_calls": result["calls"]["done"] + result["calls"]["failed"],
         "max_tokens": sum(result["tokens"].values()),

@@ -176,6 +176,7 @@ def other(value: Any, name: str) -> Any:
     choices: dict[str, Any] = {
         "data.format": "csv", "data.label_column": "kind", "llm.provider": "embedded", "llm.extra_body": {"min_p": 0.1},
         "llm.schema_limits": True, "encoder.precision": "float32", "explore.strategy": "random",
+        "explore.kernel": "rq", "explore.device": "cpu", "align.objective": "herding", "align.min_ess": 10.0,
         "attributes.dimensions": {"tone": "mood"}, "generate.demonstrations": "chat", "gates.label_check.method": "llm",
         "align.label_prior": "uniform", "align.lengthscale_multipliers": [1.0], "target.mmd2": 0.5, "align.oversampling": 3.0,
         "llm.temperature": 1.0, "target.n_equivalent": 10.0, "limits.max_usd": 1.0, "llm.max_tokens": 100,
@@ -207,7 +208,7 @@ def test_the_fingerprint_counts_every_field_but_the_operational() -> None:
             assert base.changes(changed) == [f"{name}: {value!r} -> {other(value, name)!r}"]
     assert operational == {
         "runs_dir", "llm.api_key_env", "llm.concurrency", "llm.timeout_seconds", "llm.max_attempts", "llm.max_failed_share",
-        "llm.threads", "encoder.device", "encoder.batch_size",
+        "llm.threads", "encoder.device", "encoder.batch_size", "explore.device",
     }  # fmt: skip
 
 

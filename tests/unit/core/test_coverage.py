@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synalign_agent.core import coverage
-from synalign_agent.core.coverage import hull_coverage, radius_coverage
+from synalign_agent.core.coverage import coverage_curve, hull_coverage, radius_coverage
 from synalign_agent.errors import InputError
 
 
@@ -31,6 +31,27 @@ def test_radius_coverage_in_blocks_matches_one_block(monkeypatch: pytest.MonkeyP
     assert radius_coverage(X, selected, 0.6) == expected
 
 
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+@pytest.mark.parametrize("block_rows", [7, 2048])
+def test_the_curve_is_the_coverage_of_every_prefix(
+    monkeypatch: pytest.MonkeyPatch, precision: type, block_rows: int
+) -> None:
+    X = np.random.default_rng(2).normal(size=(60, 3)).astype(precision)
+    selected = [5, 40, 5, 17, 3, 59, 0, 22, 31, 8]
+    monkeypatch.setattr(coverage, "_BLOCK_ROWS", block_rows)
+    curve = coverage_curve(X, selected, 0.9)
+    near = np.linalg.norm(X[:, None] - X[selected][None], axis=2) <= 0.9
+    assert curve.tolist() == [near[:, :t].any(axis=1).mean() for t in range(1, 11)]
+    assert curve.tolist() == [radius_coverage(X, selected[:t], 0.9) for t in range(1, 11)]
+    assert 0 < curve[0] < curve[-1] < 1
+
+
+def test_the_curve_of_nothing_is_empty_and_of_everything_ends_at_one() -> None:
+    X = np.random.default_rng(3).normal(size=(20, 4))
+    assert coverage_curve(X, [], 1.0).shape == (0,)
+    assert coverage_curve(X, np.arange(20), 0.0) == pytest.approx(np.arange(1, 21) / 20)
+
+
 def test_hull_coverage_of_a_square_in_space() -> None:
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
     inside = np.array([[0.5, 0.2], [0.0, 0.0], [1.0, 0.0]])
@@ -39,6 +60,16 @@ def test_hull_coverage_of_a_square_in_space() -> None:
     X = np.vstack([corners, inside, outside]) @ plane.T + 3.0
     assert hull_coverage(X, [0, 1, 2, 3]) == 7 / 10
     assert hull_coverage(X, np.arange(10)) == 1.0
+
+
+def test_the_hull_in_blocks_and_in_single_precision_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(4).normal(size=(200, 6))
+    selected = np.arange(0, 200, 9)
+    expected = hull_coverage(X, selected)
+    assert expected is not None and 0.1 < expected < 0.99
+    assert hull_coverage(X.astype(np.float32), selected) == pytest.approx(expected, abs=0.01)
+    monkeypatch.setattr(coverage, "_BLOCK_ROWS", 7)
+    assert hull_coverage(X, selected) == expected
 
 
 @pytest.mark.parametrize("selected", [[], [0], [0, 1], [0, 1, 1, 0]])

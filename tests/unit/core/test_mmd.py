@@ -132,3 +132,57 @@ def test_block_rows_must_be_positive() -> None:
     X, Y, _, _ = sets()
     with pytest.raises(InputError, match="block_rows"):
         mmd2_biased(X, Y, KERNEL, block_rows=0)
+
+
+def test_single_precision_rows_are_never_widened() -> None:
+    seen = set()
+
+    def spy(A: np.ndarray, B: np.ndarray, /) -> np.ndarray:
+        seen.update({A.dtype, B.dtype})
+        return KERNEL(A, B)
+
+    real, syn, v, w = sets(n=60, m=50)
+    strata = np.arange(60) % 2
+    v = np.full(60, 1 / 60)
+    real32, syn32 = real.astype(np.float32), syn.astype(np.float32)
+    wide_real, wide_syn = real32.astype(np.float64), syn32.astype(np.float64)
+    pairs = [
+        (mmd2_biased(syn32, real32, spy, x_weights=w), mmd2_biased(wide_syn, wide_real, KERNEL, x_weights=w)),
+        (mmd2_unbiased(syn32, real32, spy), mmd2_unbiased(wide_syn, wide_real, KERNEL)),
+        (
+            mmd2_to_population(syn32, real32, spy, real_weights=v, real_strata=strata, block_rows=16),
+            mmd2_to_population(wide_syn, wide_real, KERNEL, real_weights=v, real_strata=strata),
+        ),
+        (mean_kernel(real32, spy), mean_kernel(wide_real, KERNEL)),
+    ]
+    for single, double in pairs:
+        assert single == pytest.approx(double, abs=3e-7)
+    np.testing.assert_allclose(
+        witness(real32, real32, syn32, spy), witness(wide_real, wide_real, wide_syn, KERNEL), atol=3e-7
+    )
+    assert seen == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_degenerate_sets_have_a_distance(dtype: type) -> None:
+    one, two = np.zeros((1, 1), dtype), np.full((1, 1), 2.0, dtype)
+    apart = 2 - 2 * k(one[0], two[0])
+    assert mmd2_biased(one, two, KERNEL) == pytest.approx(apart)
+    assert mmd2_to_population(one, two, KERNEL) == pytest.approx(apart)
+    assert mean_kernel(one, KERNEL) == pytest.approx(1.0)
+    equal = np.full((5, 3), 0.3, dtype)
+    assert mmd2_biased(equal, equal[:2], KERNEL) == pytest.approx(0.0, abs=1e-6)
+    assert mmd2_unbiased(equal, equal[:2], KERNEL) == pytest.approx(0.0, abs=1e-6)
+    # A weight of zero takes its row out.
+    X = np.array([[0.0], [9.0]], dtype)
+    assert mmd2_biased(X, two, KERNEL, x_weights=[1.0, 0.0]) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize("bad", [np.array([[0.0], [np.nan]]), np.zeros((0, 1)), np.zeros((2, 0)), np.zeros(3)])
+def test_rows_that_cannot_be_compared_are_refused(bad: np.ndarray) -> None:
+    good = np.zeros((3, 1))
+    for estimate in (mmd2_biased, mmd2_unbiased, mmd2_to_population):
+        with pytest.raises(InputError):
+            estimate(bad, good, KERNEL)
+        with pytest.raises(InputError):
+            estimate(good, bad, KERNEL)

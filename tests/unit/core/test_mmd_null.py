@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from synalign_agent.core.arrays import FloatArray
 from synalign_agent.core.kernels import RBFMixture
@@ -83,9 +86,75 @@ def test_floor_of_equal_rows_is_zero() -> None:
     np.testing.assert_allclose(floor.draws, 0.0, atol=1e-14)
 
 
+def test_splits_are_the_statistic_of_disjoint_rows() -> None:
+    X = np.array([[0.0], [1.0], [3.0], [7.0]])
+    floor = real_floor(X, KERNEL, n_syn=1, n_real=2, rng=np.random.default_rng(0), draw="splits", n_draws=300)
+    outcomes = {round(mmd2_to_population(X[[i]], X[[j, k]], KERNEL), 9) for i, j, k in permutations(range(4), 3)}
+    assert {round(float(draw), 9) for draw in floor.draws} == outcomes
+
+
+def test_splits_with_strata_average_to_the_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    strata = np.repeat([3, 8], [60, 40])
+    X = rng.normal(size=(100, 2)) + 2.0 * (strata == 8)[:, None]
+    masses, n_syn = {3: 0.4, 8: 0.6}, {3: 20, 8: 10}
+    expected = sum(
+        masses[label] ** 2 * (1.0 - mean_kernel(X[strata == label], KERNEL)) / n_syn[label] for label in (3, 8)
+    )
+    floor = real_floor(
+        X, KERNEL, n_syn=n_syn, n_real={3: 40, 8: 30}, rng=rng, strata=strata, masses=masses, draw="splits",
+        n_draws=20000,
+    )  # fmt: skip
+    standard_error = floor.draws.std() / np.sqrt(len(floor.draws))
+    assert floor.mean == pytest.approx(expected, abs=4 * standard_error)
+
+
+def test_splits_and_bootstrap_agree() -> None:
+    X = np.random.default_rng(5).normal(size=(1500, 3))
+    floors = [
+        real_floor(X, KERNEL, n_syn=60, n_real=90, rng=np.random.default_rng(6), draw=draw, n_draws=4000)
+        for draw in ("bootstrap", "splits")
+    ]
+    assert floors[0].mean == pytest.approx(floors[1].mean, rel=0.03)
+    assert floors[0].quantile == pytest.approx(floors[1].quantile, rel=0.05)
+    assert floors[0].draws.std() == pytest.approx(floors[1].draws.std(), rel=0.08)
+
+
+def test_splits_of_all_rows_have_the_null_law_over_fresh_data() -> None:
+    """Nothing is left over: the draws of one data set depend on each other, their law over data sets is still exact."""
+    rng = np.random.default_rng(4)
+    draws = [
+        real_floor(rng.normal(size=(30, 2)), KERNEL, n_syn=12, n_real=18, rng=rng, draw="splits", n_draws=1).draws[0]
+        for _ in range(3000)
+    ]
+    fresh = [mmd2_to_population(rng.normal(size=(12, 2)), rng.normal(size=(18, 2)), KERNEL) for _ in range(3000)]
+    assert ks_2samp(draws, fresh).pvalue > 0.001
+
+
+def test_splits_need_enough_rows() -> None:
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    common = {"n_syn": 20, "n_real": 20, "rng": np.random.default_rng(0), "n_draws": 2, "draw": "splits"}
+    real_floor(X, KERNEL, **common)
+    with pytest.raises(InputError, match="39 are used"):
+        real_floor(X[:39], KERNEL, **common)
+    with pytest.raises(InputError, match="raise max_rows"):
+        real_floor(X, KERNEL, max_rows=30, **common)
+
+
+@pytest.mark.parametrize("draw", ["bootstrap", "splits"])
+def test_floor_of_single_precision_rows(draw: str) -> None:
+    X = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    single, double = (
+        real_floor(rows, KERNEL, n_syn=20, n_real=30, rng=np.random.default_rng(1), draw=draw)
+        for rows in (X, X.astype(np.float64))
+    )
+    np.testing.assert_allclose(single.draws, double.draws, atol=2e-7)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
+        {"draw": "split"},
         {"n_syn": {0: 5}},
         {"n_syn": {0: 5, 1: 5, 2: 5}},
         {"n_syn": [5, 0]},
@@ -179,3 +248,13 @@ def test_permutation_test_needs_the_same_strata_on_both_sides() -> None:
         permutation_p_value(
             X, X, KERNEL, rng=np.random.default_rng(0), syn_strata=[0, 0, 0, 0], real_strata=[0, 0, 1, 1]
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_permutation_test_of_single_rows_and_one_dimension(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    assert permutation_p_value(np.ones((1, 1), dtype), np.zeros((1, 1), dtype), KERNEL, rng=rng) == 1.0
+    equal = permutation_p_value(np.ones((7, 1), dtype), np.ones((5, 1), dtype), KERNEL, rng=rng, n_permutations=50)
+    assert equal == 1.0
+    apart = permutation_p_value(np.ones((9, 1), dtype), np.zeros((9, 1), dtype), KERNEL, rng=rng, n_permutations=99)
+    assert apart == 0.01

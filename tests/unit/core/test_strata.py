@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synalign_agent.core.strata import per_stratum, stratum_rows, subsample
+from synalign_agent.core.strata import packed, per_stratum, same_strata, stratum_masses, stratum_rows, subsample
 from synalign_agent.errors import InputError
 
 
@@ -45,3 +45,25 @@ def test_subsample_keeps_shares_and_chooses_at_random() -> None:
     assert not np.array_equal(kept[0], other[0])
     assert 200 < kept[0].mean() < 400
     assert subsample(rows, 903, np.random.default_rng(0)) is rows
+
+
+def test_masses_are_shares() -> None:
+    rows = stratum_rows([9, 4, 9, 9], 4, "strata")
+    assert stratum_masses(None, rows).tolist() == [0.25, 0.75]
+    assert stratum_masses({9: 3.0, 4: 2.0}, rows).tolist() == [0.4, 0.6]
+    with pytest.raises(InputError, match="zero"):
+        stratum_masses([0.0, 0.0], rows)
+
+
+def test_both_sides_need_the_same_labels() -> None:
+    syn, real = same_strata([7, 1, 7], 3, [1, 1, 7], 3)
+    assert {label: found.tolist() for label, found in syn.items()} == {1: [1], 7: [0, 2]}
+    assert {label: found.tolist() for label, found in real.items()} == {1: [0, 1], 7: [2]}
+    with pytest.raises(InputError, match="Strata differ"):
+        same_strata([7, 1, 7], 3, [1, 1, 1], 3)
+
+
+def test_strata_are_laid_one_after_another() -> None:
+    rows, places = packed(stratum_rows([9, 4, 9, 1], 4, "strata"))
+    assert rows.tolist() == [3, 1, 0, 2]
+    assert [rows[place].tolist() for place in places] == [[3], [1], [0, 2]]

@@ -42,7 +42,7 @@ def test_reference_and_everything_select_by_split() -> None:
     assert data.reference().X[:, 0].tolist() == [0, 3, 4, 5]
     assert data.reference().label.tolist() == [1, 0, 2, 1]
     assert data.everything().X[:, 0].tolist() == list(range(6))
-    assert data.everything().X.dtype == np.float64
+    assert data.everything().X.dtype == np.float32
 
 
 def test_reference_rows_are_positions_of_one_label() -> None:

@@ -1,0 +1,1 @@
+"""Other ways to weigh a pool, to compare with."""

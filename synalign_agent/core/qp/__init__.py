@@ -1,0 +1,1 @@
+"""The quadratic programs behind the weights: exact, from few kernel columns."""
