@@ -162,7 +162,8 @@ class Session:
 
     def export(self) -> dict[str, Any]:
         """Write dataset and report from what there is now, without calling the model, and return the summary."""
-        data = wiring.load_data(self.folder, self.store, wiring.make_encoder(self.config), lambda stage: None)
+        encoder = wiring.session_encoder(self.folder, self.store, self.config)
+        data = wiring.load_data(self.folder, self.store, encoder, lambda stage: None)
         write_outputs(
             self.folder, self.store, self.config, data.real, data.real_vectors, data.pool_vectors, status=self.status()
         )

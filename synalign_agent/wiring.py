@@ -41,6 +41,7 @@ Notify = Callable[[str], None]
 """Called with what is being prepared, in words."""
 
 DATABASE = "session.sqlite"
+_ENCODER = "encoder"  # the key of the `model_id` that the session was made with
 # What the rows, their split and their vectors in the session depend on.
 _FIXED = ("data.", "seed:", "encoder.")
 _STREAM = 0
@@ -95,9 +96,27 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def make_encoder(config: SessionConfig) -> Encoder:
-    """Return the configured encoder behind the user's embedding cache."""
-    return CachedEncoder(SentenceEncoder(config.encoder))
+def make_encoder(config: SessionConfig, like: str | None = None) -> Encoder:
+    """Return the configured encoder behind the user's embedding cache; see `SentenceEncoder` for `like`."""
+    return CachedEncoder(SentenceEncoder(config.encoder, like))
+
+
+def session_encoder(folder: Path, store: SessionStore, config: SessionConfig) -> Encoder:
+    """Return the encoder of a session: always the weights and the precision that it was made with.
+
+    Raises:
+        SessionError: the weights are others now, so that distances to earlier rounds would mean nothing.
+    """
+    made_with = store.meta(_ENCODER)
+    encoder = make_encoder(config, made_with)
+    if made_with is None:
+        store.set_meta(_ENCODER, encoder.model_id)
+    elif encoder.model_id != made_with:
+        raise SessionError(
+            f"session {folder.name} was made with the encoder {made_with}, which encoder.model no longer names: it is "
+            f"{encoder.model_id} now. Put the former model back, or choose another --thread-id"
+        )
+    return encoder
 
 
 def ingest(store: SessionStore, config: SessionConfig) -> None:
@@ -178,14 +197,15 @@ def load_data(folder: Path, store: SessionStore, encoder: Encoder, notify: Notif
     """Return the session's rows with their vectors; what `vectors/` lacks is embedded again."""
     rows, samples = store.real_rows(), store.samples()
     real_vectors = _vectors(
-        folder / "vectors" / "real.faiss", encoder, [row.id for row in rows], [row.text for row in rows],
+        folder / "vectors" / "real", encoder, [row.id for row in rows], [row.text for row in rows],
         lambda done, total: notify(f"Embedding real rows: {done:,} of {total:,}"),
     )  # fmt: skip
     pool_vectors = _vectors(
-        folder / "vectors" / "pool.faiss", encoder, [sample.id for sample in samples], [sample.text for sample in samples],
+        folder / "vectors" / "pool", encoder, [sample.id for sample in samples], [sample.text for sample in samples],
         lambda done, total: notify(f"Embedding the pool: {done:,} of {total:,}"), dimension=real_vectors.dimension,
     )  # fmt: skip
-    return SessionData(RealData(rows, real_vectors.get([row.id for row in rows])), real_vectors, pool_vectors)
+    # The store's own matrix, which holds the rows in this order: a copy of a million rows would be 1.5 GB.
+    return SessionData(RealData(rows, real_vectors.matrix), real_vectors, pool_vectors)
 
 
 def open_deps(
@@ -210,7 +230,7 @@ def open_deps(
     """
     prompts = PromptCatalog.load(config.prompts_dir)
     notify("Loading the sentence encoder")
-    encoder = make_encoder(config)
+    encoder = session_encoder(folder, store, config)
     data = load_data(folder, store, encoder, notify)
     real = data.real
     prior = label_prior(config, real)

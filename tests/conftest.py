@@ -58,7 +58,7 @@ class HashEncoder:
 def hash_encoder(monkeypatch: pytest.MonkeyPatch) -> HashEncoder:
     """Replace the sentence encoder of every session by a hash."""
     encoder = HashEncoder()
-    monkeypatch.setattr(wiring, "make_encoder", lambda config: encoder)
+    monkeypatch.setattr(wiring, "make_encoder", lambda *_: encoder)
     return encoder
 
 

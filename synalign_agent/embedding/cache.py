@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import platformdirs
 from synalign_agent.embedding.base import Encoder, Progress, Vectors
 
 _LOOKUP_KEYS = 500
+_COMMIT_TEXTS = 16_384
+"""Texts that are embedded between two writes: half a minute on two cores."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,28 +57,47 @@ class CachedEncoder:
         return connection
 
     def _encode(self, connection: sqlite3.Connection, texts: Sequence[str], progress: Progress | None) -> Vectors:
-        keys = [self._key(text) for text in texts]
-        found = self._lookup(connection, keys)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        if missing:
-            fresh = self._encoder.encode(list(missing.values()), progress)
+        places: dict[bytes, list[int]] = {}
+        model_id = self.model_id
+        for place, text in enumerate(texts):
+            places.setdefault(_key(model_id, text), []).append(place)
+        vectors: Vectors | None = None
+        missing = dict.fromkeys(places)
+        for key, vector in self._lookup(connection, list(places)):
+            if vectors is None:
+                vectors = np.empty((len(texts), len(vector)), dtype=np.float32)
+            vectors[places[key]] = vector
+            del missing[key]
+        left = list(missing)
+        for start in range(0, len(left), _COMMIT_TEXTS):
+            keys = left[start : start + _COMMIT_TEXTS]
+            fresh = self._encoder.encode([texts[places[key][0]] for key in keys], _shifted(progress, start, len(left)))
+            if vectors is None:
+                vectors = np.empty((len(texts), fresh.shape[1]), dtype=np.float32)
+            for key, vector in zip(keys, fresh, strict=True):
+                vectors[places[key]] = vector
+            # What was embedded stays embedded: a run that ends here goes on from here.
             with connection:
                 connection.executemany(
                     "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                    [(key, vector.tobytes()) for key, vector in zip(missing, fresh, strict=True)],
+                    ((key, vector.tobytes()) for key, vector in zip(keys, fresh, strict=True)),
                 )
-            found.update(zip(missing, fresh, strict=True))
-        return np.stack([found[key] for key in keys])
+        assert vectors is not None
+        return vectors
 
-    def _lookup(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        found: dict[bytes, Vectors] = {}
-        unique = list(dict.fromkeys(keys))
-        for start in range(0, len(unique), _LOOKUP_KEYS):
-            part = unique[start : start + _LOOKUP_KEYS]
+    def _lookup(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Vectors]]:
+        for start in range(0, len(keys), _LOOKUP_KEYS):
+            part = keys[start : start + _LOOKUP_KEYS]
             query = f"SELECT key, vector FROM vectors WHERE key IN ({', '.join('?' * len(part))})"
             for key, vector in connection.execute(query, part):
-                found[key] = np.frombuffer(vector, dtype=np.float32)
-        return found
+                yield key, np.frombuffer(vector, dtype=np.float32)
 
-    def _key(self, text: str) -> bytes:
-        return hashlib.sha256(f"{self.model_id}\0{text}".encode()).digest()
+
+def _key(model_id: str, text: str) -> bytes:
+    return hashlib.sha256(f"{model_id}\0{text}".encode()).digest()
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)

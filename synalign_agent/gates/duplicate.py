@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.copy_check import words_of
 
+_BLOCK = 512
+
 
 def check_duplicates(
     texts: Sequence[str],
@@ -28,26 +30,30 @@ def check_duplicates(
         max_cosine: similarity above which two texts are near duplicates.
 
     Returns:
-        (b,) verdicts, None where the text is new. Memory O(b * accepted).
+        (b,) verdicts, None where the text is new. Time O(b * accepted * d) by matrix products; memory: the accepted
+        vectors, and blocks of 512 x accepted.
     """
     seen = {_key(text) for text in pool_texts}
-    accepted: list[int] = []
+    accepted = np.empty_like(vectors)
+    n_accepted = 0
     verdicts: list[Verdict | None] = []
-    for index, text in enumerate(texts):
-        key = _key(text)
-        verdict: Verdict | None = None
-        if key in seen:
-            verdict = Verdict("duplicate", "same words as an earlier sample")
-        else:
-            nearest = float(pool_similarity[index])
-            if accepted:
-                nearest = max(nearest, float((vectors[accepted] @ vectors[index]).max()))
-            if nearest > max_cosine:
-                verdict = Verdict("near_duplicate", f"cosine {nearest:.3f} to an earlier sample")
-        if verdict is None:
-            seen.add(key)
-            accepted.append(index)
-        verdicts.append(verdict)
+    for start in range(0, len(texts), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        nearest_before = np.max(vectors[part] @ accepted[:n_accepted].T, axis=1, initial=-1.0)
+        nearest_before = np.maximum(nearest_before, pool_similarity[part])
+        n_before = n_accepted
+        for text, vector, before in zip(texts[part], vectors[part], nearest_before, strict=True):
+            key = _key(text)
+            nearest = float(np.max(accepted[n_before:n_accepted] @ vector, initial=before))
+            if key in seen:
+                verdicts.append(Verdict("duplicate", "same words as an earlier sample"))
+            elif nearest > max_cosine:
+                verdicts.append(Verdict("near_duplicate", f"cosine {nearest:.3f} to an earlier sample"))
+            else:
+                verdicts.append(None)
+                seen.add(key)
+                accepted[n_accepted] = vector
+                n_accepted += 1
     return verdicts
 
 

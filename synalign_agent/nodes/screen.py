@@ -207,7 +207,7 @@ def _admit(
     # Texts first: vectors can be rebuilt from them, not the other way round.
     deps.store.admit(samples, rejections)
     deps.pool_vectors.add([sample.id for sample in samples], X[kept])
-    deps.pool_vectors.save(deps.folder / "vectors" / "pool.faiss")
+    deps.pool_vectors.save(deps.folder / "vectors" / "pool")
 
 
 def _reject_text(candidate: Candidate, verdict: Verdict, round: int) -> Rejection:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from synalign_agent.gates import duplicate
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.duplicate import check_duplicates
 
@@ -81,3 +82,23 @@ def test_the_inputs_are_not_changed() -> None:
     before = X.copy()
     check(["a", "b"], X)
     assert (before == X).all()
+
+
+@pytest.mark.parametrize("block", [1, 3, 512])
+def test_blocks_change_no_verdict(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(90, 4)).astype(np.float32)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    texts = [f"text {number}" for number in rng.integers(70, size=90)]
+    similarity = rng.uniform(-1, 0.9, size=90).tolist()
+    expected: list[str | None] = []
+    for row, text in enumerate(texts):
+        kept = [other for other in range(row) if expected[other] is None]
+        if text in [texts[other] for other in kept]:
+            expected.append("duplicate")
+        else:
+            nearest = max([similarity[row], *(float(X[row] @ X[other]) for other in kept)])
+            expected.append("near_duplicate" if nearest > 0.85 else None)
+    monkeypatch.setattr(duplicate, "_BLOCK", block)
+    assert check(texts, X, similarity=similarity, max_cosine=0.85) == expected
+    assert {None, "duplicate", "near_duplicate"} == set(expected)

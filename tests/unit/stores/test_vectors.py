@@ -1,14 +1,27 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synalign_agent.errors import SessionError
-from synalign_agent.stores.vectors import VectorStore, kmeans_medoids, nearest_available, unit_float32
+from synalign_agent.errors import InputError, SessionError
+from synalign_agent.stores import vectors as vectors_module
+from synalign_agent.stores.clusters import kmeans_medoids
+from synalign_agent.stores.nearest import nearest_available
+from synalign_agent.stores.unit_vectors import unit_float32
+from synalign_agent.stores.vectors import VectorStore
 
 D = 8
 
@@ -65,13 +78,38 @@ def test_ids_that_are_there_are_skipped(store: VectorStore, X: NDArray[np.float3
     assert store.get(["new"]) == pytest.approx(normalised(random_rows(3, seed=1))[[1]], abs=1e-6)
 
 
-def test_an_id_given_twice_at_once_is_kept_once(X: NDArray[np.float32]) -> None:
-    made = VectorStore("encoder", D)
-    made.add(["a", "b", "a"], X[:3])
-    assert (len(made), made.ids) == (2, ["a", "b"])
-    assert made.get(["a"]) == pytest.approx(normalised(X)[[0]], abs=1e-6)
-    rows, _ = made.search(X[:1], 5)
-    assert sorted(rows[0].tolist()) == [0, 1]
+def test_an_id_given_twice_at_once_is_refused(store: VectorStore, X: NDArray[np.float32]) -> None:
+    with pytest.raises(InputError, match="'b' is given to two"):
+        store.add(["a", "b", "b"], X[:3])
+    with pytest.raises(InputError, match="2 ids for 3 vectors"):
+        store.add(["a", "b"], X[:3])
+    assert len(store) == 50
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "all zeros")])
+def test_vectors_without_a_direction_are_refused_by_row_and_change_nothing(
+    store: VectorStore, value: float, what: str
+) -> None:
+    wrong = random_rows(3, seed=1)
+    wrong[2] = value
+    with pytest.raises(InputError, match=f"Row 2 of the vectors .*{what}"):
+        store.add(["a", "b", "c"], wrong)
+    assert len(store) == 50 and "a" not in store
+    store.add(["a"], random_rows(1, seed=1))
+    assert store.get(["a"]) == pytest.approx(normalised(random_rows(1, seed=1)), abs=1e-6)
+    with pytest.raises(InputError, match=what):
+        store.search(wrong, 1)
+    with pytest.raises(SessionError, match="dimensions"):
+        store.search(random_rows(2, d=D + 1), 1)
+
+
+def test_the_matrix_is_a_read_only_view_that_outlives_growth(store: VectorStore, X: NDArray[np.float32]) -> None:
+    before = store.matrix
+    assert np.shares_memory(before, store.matrix) and before == pytest.approx(normalised(X), abs=1e-6)
+    with pytest.raises(ValueError, match="read-only"):
+        before[0] = 0
+    store.add([f"more{n}" for n in range(200)], random_rows(200, seed=8))
+    assert before.shape == (50, D) and (before == store.matrix[:50]).all() and store.matrix.shape == (250, D)
 
 
 def test_other_dimensions_are_refused_and_change_nothing(store: VectorStore) -> None:
@@ -130,124 +168,223 @@ def test_a_view_with_gaps_is_stored_right(X: NDArray[np.float32]) -> None:
     assert made.get(["id0"]) == pytest.approx(normalised(X)[[49]], abs=1e-6)
 
 
+def vectors_file(path: Path) -> Path:
+    """Return the file with the vectors of a store that was saved at `path`."""
+    (file,) = path.parent.glob(f"{path.name}.*.npy")
+    return file
+
+
 def test_a_saved_store_loads_as_it_was(store: VectorStore, tmp_path: Path) -> None:
-    path = tmp_path / "vectors" / "real.faiss"
+    path = tmp_path / "vectors" / "real"
     store.save(path)
     found = VectorStore.load(path, model_id="encoder")
     assert found is not None
     assert (found.ids, found.dimension, found.model_id) == (store.ids, D, "encoder")
     assert (found.get(store.ids) == store.get(store.ids)).all()
     found.add(["new"], random_rows(1, seed=9))
-    found.save(path)
-    again = VectorStore.load(path, model_id="encoder")
-    assert again is not None and len(again) == 51 and again.ids[-1] == "new"
-    assert sorted(file.name for file in path.parent.iterdir()) == ["real.faiss", "real.faiss.json"]
+    for _ in range(2):
+        found.save(path)
+        again = VectorStore.load(path, model_id="encoder")
+        assert again is not None and len(again) == 51 and again.ids[-1] == "new"
+        assert sorted(file.name for file in path.parent.iterdir()) == sorted((vectors_file(path).name, "real.json"))
 
 
 def test_a_store_of_another_model_is_not_loaded(store: VectorStore, tmp_path: Path) -> None:
-    store.save(tmp_path / "real.faiss")
-    assert VectorStore.load(tmp_path / "real.faiss", model_id="another") is None
+    store.save(tmp_path / "real")
+    assert VectorStore.load(tmp_path / "real", model_id="another") is None
 
 
-@pytest.mark.parametrize("missing", ["real.faiss", "real.faiss.json"])
+@pytest.mark.parametrize("missing", ["vectors", "description"])
 def test_a_missing_part_is_not_loaded(store: VectorStore, tmp_path: Path, missing: str) -> None:
-    store.save(tmp_path / "real.faiss")
-    (tmp_path / missing).unlink()
-    assert VectorStore.load(tmp_path / "real.faiss", model_id="encoder") is None
-
-
-@pytest.mark.parametrize("keep", [0, 3, 20, 45, 100, -1])
-def test_a_cut_index_is_not_loaded(store: VectorStore, tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "real.faiss"
+    path = tmp_path / "real"
     store.save(path)
-    path.write_bytes(path.read_bytes()[:keep])
+    (vectors_file(path) if missing == "vectors" else tmp_path / "real.json").unlink()
     assert VectorStore.load(path, model_id="encoder") is None
 
 
-@pytest.mark.parametrize(
-    "description",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "5",
-        "{}",
-        json.dumps({"model_id": "encoder", "dimension": D, "ids": names(49)}),
-        json.dumps({"model_id": "encoder", "dimension": D + 1, "ids": names(50)}),
-        json.dumps({"model_id": "encoder", "dimension": D, "ids": None}),
-        json.dumps({"model_id": "encoder", "ids": names(50)}),
-    ],
-)
-def test_a_damaged_description_is_not_loaded(store: VectorStore, tmp_path: Path, description: str) -> None:
-    path = tmp_path / "real.faiss"
+@pytest.mark.parametrize("keep", [0, 3, 20, 45, 100, -1])
+def test_cut_vectors_are_not_loaded(store: VectorStore, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "real"
     store.save(path)
-    (tmp_path / "real.faiss.json").write_text(description, encoding="utf-8")
+    file = vectors_file(path)
+    file.write_bytes(file.read_bytes()[:keep])
+    assert VectorStore.load(path, model_id="encoder") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}"])
+def test_a_damaged_description_is_not_loaded(store: VectorStore, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "real"
+    store.save(path)
+    (tmp_path / "real.json").write_text(text, encoding="utf-8")
+    assert VectorStore.load(path, model_id="encoder") is None
+    store.save(path)
+    assert VectorStore.load(path, model_id="encoder") is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("ids", names(49)), ("dimension", D + 1), ("ids", None), ("dimension", None), ("model_id", None), ("vectors", None),
+     ("vectors", {"file": "/", "sha256": ""}), ("vectors", {"file": "other.npy", "sha256": ""})],
+)  # fmt: skip
+def test_a_description_of_something_else_is_not_loaded(
+    store: VectorStore, tmp_path: Path, field: str, value: object
+) -> None:
+    path = tmp_path / "real"
+    store.save(path)
+    described = json.loads((tmp_path / "real.json").read_text(encoding="utf-8"))
+    (tmp_path / "real.json").write_text(json.dumps(described | {field: value}), encoding="utf-8")
+    assert VectorStore.load(path, model_id="encoder") is None
+    del described[field]
+    (tmp_path / "real.json").write_text(json.dumps(described), encoding="utf-8")
     assert VectorStore.load(path, model_id="encoder") is None
 
 
 def test_garbage_is_not_loaded(store: VectorStore, tmp_path: Path) -> None:
-    path = tmp_path / "real.faiss"
+    path = tmp_path / "real"
     store.save(path)
-    size = path.stat().st_size
-    for content in (b"\xff" * size, b"\x00" * size, b"IxFI" + b"\xff" * (size - 4), b"IxFI" + b"\x7f" * (size - 4)):
-        path.write_bytes(content)
+    file = vectors_file(path)
+    size = file.stat().st_size
+    for content in (b"\xff" * size, b"\x00" * size, b"\x93NUMPY" + b"\xff" * (size - 6)):
+        file.write_bytes(content)
+        described = json.loads((tmp_path / "real.json").read_text(encoding="utf-8"))
+        assert VectorStore.load(path, model_id="encoder") is None
+        # Even a description that vouches for it does not make it vectors.
+        described["vectors"]["sha256"] = hashlib.sha256(content).hexdigest()
+        (tmp_path / "real.json").write_text(json.dumps(described), encoding="utf-8")
         assert VectorStore.load(path, model_id="encoder") is None
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_nearest_available_agrees_with_numpy(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    X = random_rows(40, seed) * 3
-    neighbours = nearest_available(X)
-    cosines = normalised(X) @ normalised(X).T
-    for row in range(40):
-        available = rng.random(40) < 0.5
-        k = int(rng.integers(1, 12))
-        allowed = np.flatnonzero(available & (np.arange(40) != row))
-        expected = allowed[np.argsort(-cosines[row, allowed])][:k]
-        assert neighbours(row, k, available).tolist() == expected.tolist()
+def test_a_large_store_is_mapped_and_can_still_grow(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors_module, "MAPPED_BYTES", 1)
+    path = tmp_path / "real"
+    store.save(path)
+    found = VectorStore.load(path, model_id="encoder")
+    assert found is not None and isinstance(found.matrix, np.memmap)
+    queries = random_rows(5, seed=2)
+    assert (found.search(queries, 4)[0] == store.search(queries, 4)[0]).all()
+    found.add(["new"], queries[:1])
+    assert found.search(queries[:1], 1)[0][0, 0] == 50
+    found.save(path)
+    again = VectorStore.load(path, model_id="encoder")
+    assert again is not None and again.ids[-1] == "new" and (again.matrix == found.matrix).all()
 
 
-def test_nearest_available_with_nothing_available() -> None:
-    neighbours = nearest_available(random_rows(5))
-    assert neighbours(2, 3, np.zeros(5, dtype=bool)).tolist() == []
-    assert neighbours(2, 3, np.arange(5) == 2).tolist() == []
+class Killed(BaseException):
+    """What no handler in a store catches, as it would not catch a signal."""
 
 
-def test_nearest_available_knows_a_row_from_its_copies() -> None:
-    X = np.repeat(random_rows(1), 4, axis=0)
-    found = nearest_available(X)(1, 10, np.ones(4, dtype=bool))
-    assert sorted(found.tolist()) == [0, 2, 3]
+@pytest.mark.parametrize("exact_rows", [10, 1000])
+def test_a_save_that_dies_at_any_moment_leaves_the_old_store_or_the_new(
+    X: NDArray[np.float32], tmp_path: Path, exact_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "real"
+    ids, steps_survived, outcomes = names(40), 0, []
+    # Every call through which a save changes the disk is a moment to die at, before it and after it.
+    while not outcomes or outcomes[-1] != "completed":
+        assert steps_survived < 50
+        store = VectorStore("encoder", D, exact_rows=exact_rows)
+        store.add(ids, X[:40])
+        store.save(path)
+        store.add(["new"], X[40:41])
+        with monkeypatch.context() as patch:
+            left = steps_survived
+
+            def step(original: Callable[..., Any]) -> Callable[..., Any]:
+                def dying(*arguments: Any, **options: Any) -> Any:
+                    nonlocal left
+                    for moment in ("before", "after"):
+                        if left == 0:
+                            raise Killed(moment)
+                        left -= 1
+                        if moment == "before":
+                            result = original(*arguments, **options)
+                    return result
+
+                return dying
+
+            for owner, name in ((os, "replace"), (np, "save"), (Path, "write_text"), (Path, "unlink")):
+                patch.setattr(owner, name, step(getattr(owner, name)))
+            try:
+                store.save(path)
+                outcomes.append("completed")
+            except Killed:
+                pass
+        found = VectorStore.load(path, model_id="encoder", exact_rows=exact_rows)
+        assert found is not None and len(found) in (40, 41)
+        assert (found.matrix == store.matrix[: len(found)]).all() and found.approximate == store.approximate
+        if not outcomes or outcomes[-1] != "completed":
+            outcomes.append("new" if len(found) == 41 else "old")
+        steps_survived += 1
+    assert outcomes[0] == "old" and outcomes[-2:] == ["new", "completed"]
+    assert outcomes == sorted(outcomes, key=["old", "new", "completed"].index)
 
 
-def planted(n_each: int = 30) -> NDArray[np.float32]:
-    """Three groups around axes, of 3, 2 and 1 parts."""
-    rng = np.random.default_rng(0)
-    axes = np.repeat(np.eye(D)[:3], [3 * n_each, 2 * n_each, n_each], axis=0)
-    X: NDArray[np.float32] = (axes + 0.05 * rng.normal(size=axes.shape)).astype(np.float32)
-    return X
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_store_that_loads(tmp_path: Path) -> None:
+    script = """
+import sys, pathlib, numpy as np
+from synalign_agent.stores.vectors import VectorStore
+store, rng = VectorStore("encoder", 64), np.random.default_rng(0)
+print("ready", flush=True)
+for number in range(100_000):
+    store.add([f"id{number}-{row}" for row in range(200)], rng.normal(size=(200, 64)).astype(np.float32))
+    store.save(pathlib.Path(sys.argv[1]))
+    print(len(store), flush=True)
+"""
+    path, rng = tmp_path / "real", np.random.default_rng(5)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        saved = 0
+        for line in itertools.islice(process.stdout, 1, 6):
+            saved = int(line)
+        time.sleep(float(rng.uniform(0, 0.02)))
+        process.kill()
+        process.communicate()
+        found = VectorStore.load(path, model_id="encoder")
+        assert found is not None and len(found) >= saved == 1000
+        expected = np.random.default_rng(0).normal(size=(len(found), 64)).astype(np.float32)
+        assert found.matrix == pytest.approx(unit_float32(expected), abs=1e-6)
 
 
-def test_medoids_find_the_groups_the_largest_first() -> None:
-    medoids = kmeans_medoids(planted(), 3, seed=0)
-    assert [0 if row < 90 else 1 if row < 150 else 2 for row in medoids] == [0, 1, 2]
+def test_what_dead_processes_left_is_removed_when_it_is_old(store: VectorStore, tmp_path: Path) -> None:
+    left = [tmp_path / name for name in ("real.123.tmp", f"real.{'0' * 16}.npy", f"real.{'1' * 16}.lists")]
+    others = [tmp_path / name for name in ("real.txt", "pool.json", f"pool.{'0' * 16}.npy")]
+    for file in left + others:
+        file.write_bytes(b"x")
+    store.save(tmp_path / "real")
+    assert all(file.exists() for file in left)  # another process may be about to name them
+    for file in left + others:
+        os.utime(file, (0, 0))
+    store.save(tmp_path / "real")
+    assert not any(file.exists() for file in left) and all(file.exists() for file in others)
+    assert VectorStore.load(tmp_path / "real", model_id="encoder") is not None
 
 
-@pytest.mark.parametrize(("n", "k"), [(40, 7), (40, 40), (5, 20), (1, 1), (1, 3), (200, 30)])
-def test_medoids_are_unique_rows_and_repeatable(n: int, k: int) -> None:
-    X = random_rows(n)
-    medoids = kmeans_medoids(X, k, seed=3)
-    assert medoids == kmeans_medoids(X, k, seed=3)
-    assert len(set(medoids)) == len(medoids) and 1 <= len(medoids) <= min(k, n)
-    assert all(isinstance(row, int) and 0 <= row < n for row in medoids)
+@pytest.mark.parametrize("exact_rows", [200, 100_000])
+def test_a_store_is_searched_while_another_thread_adds(exact_rows: int) -> None:
+    X = random_rows(3000, d=16)
+    store = VectorStore("encoder", 16, exact_rows=exact_rows)
+    store.add(names(100), X[:100])
 
+    def grow() -> None:
+        for start in range(100, 3000, 50):
+            store.add([f"id{row}" for row in range(start, start + 50)], X[start : start + 50])
 
-def test_medoids_of_equal_rows_do_not_repeat() -> None:
-    X = np.repeat(random_rows(2), 10, axis=0)
-    medoids = kmeans_medoids(X, 6, seed=0)
-    assert len(set(medoids)) == len(medoids) and {row // 10 for row in medoids} == {0, 1}
-
-
-def test_a_large_seed_is_accepted() -> None:
-    assert kmeans_medoids(random_rows(20), 3, seed=2**40 + 5) == kmeans_medoids(random_rows(20), 3, seed=2**40 + 5)
+    unit = normalised(X)
+    queries = random_rows(20, seed=6, d=16)
+    with ThreadPoolExecutor(1) as threads:
+        growing = threads.submit(grow)
+        n_searches = 0
+        while not growing.done() or n_searches < 3:
+            before = len(store)
+            rows, similarities = store.search(queries, 5)
+            assert rows.min() >= 0 and rows.max() < len(store) and len(store.matrix) >= before
+            assert similarities == pytest.approx(np.einsum("qd,qkd->qk", normalised(queries), unit[rows]), abs=1e-5)
+            assert store.get(store.ids[-1:]).shape == (1, 16)
+            n_searches += 1
+        growing.result()
+    assert len(store) == 3000 and store.matrix == pytest.approx(unit, abs=1e-6)
+    assert store.measured_recall() > 0.95
