@@ -8,6 +8,8 @@ import typer
 
 from synalign_agent import __version__
 from synalign_agent.cli import config as config_commands
+from synalign_agent.cli.align import align
+from synalign_agent.cli.explore import explore
 from synalign_agent.cli.export import export, report
 from synalign_agent.cli.init import init
 from synalign_agent.cli.output import print_error
@@ -30,6 +32,8 @@ app.command()(resume)
 app.command()(status)
 app.command()(report)
 app.command()(export)
+app.command()(explore)
+app.command()(align)
 app.add_typer(config_commands.app, name="config")
 
 
