@@ -36,7 +36,9 @@ class Pivot(NamedTuple):
     known: FloatArray
     """(t,) the row's entries of L in the columns of the t rows conditioned before."""
     root: float
-    """Its diagonal entry, the square root of the variance that was left plus noise."""
+    """Its diagonal entry, the square root of the variance that was left plus noise (and jitter, where that was needed)."""
+    variance: float
+    """The variance that was left; round-off may put it slightly below 0."""
 
 
 class PosteriorVariance:
@@ -72,31 +74,38 @@ class PosteriorVariance:
     def __len__(self) -> int:
         return self._size
 
-    def condition(self, x: Array) -> Pivot:
+    def pivot(self, x: Array) -> Pivot:
+        """Return what conditioning on one row, (d,), would add."""
+        row = np.asarray(x, dtype=np.float64)[None, :]
+        t = self._size
+        self._reserve(t + 1, row.shape[1])
+        known = self._inverse[:t, :t] @ self._kernel(self._rows[:t], row)[:, 0]
+        variance = 1.0 - float(known @ known)
+        return Pivot(known, math.sqrt(max(variance + self._noise, 0.0)), variance)
+
+    def condition(self, x: Array, pivot: Pivot | None = None) -> Pivot:
         """Add one row to the conditioned set.
 
         Args:
             x: (d,).
+            pivot: of this row, where it is known and nothing was conditioned since.
 
         Returns:
             What was added, for those who hold columns of the factor (see `project`).
         """
-        row = np.asarray(x, dtype=np.float64)[None, :]
-        self._reserve(self._size + 1, row.shape[1])
-        t = self._size
-        inverse = self._inverse[:t, :t]
-        known = inverse @ self._kernel(self._rows[:t], row)[:, 0]
-        root = self._root(1.0 - float(known @ known) + self._noise)
+        known, _, variance = pivot or self.pivot(x)
+        t, root = self._size, self._root(variance + self._noise)
         self._factor[t, :t], self._factor[t, t] = known, root
-        self._inverse[t, :t], self._inverse[t, t] = (known @ inverse) / -root, 1.0 / root
-        self._rows[t] = row[0]
+        self._inverse[t, :t], self._inverse[t, t] = (known @ self._inverse[:t, :t]) / -root, 1.0 / root
+        self._rows[t] = x
         self._size += 1
-        return Pivot(known, root)
+        return Pivot(known, root, variance)
 
     def pivots(self) -> Iterator[tuple[FloatArray, Pivot]]:
         """Yield every conditioned row, (d,), with what it added, in order."""
         for t in range(self._size):
-            yield self._rows[t], Pivot(self._factor[t, :t], float(self._factor[t, t]))
+            root = float(self._factor[t, t])
+            yield self._rows[t], Pivot(self._factor[t, :t], root, root**2 - self._noise)
 
     def extend(self, X: Array) -> None:
         """Add many rows at once, in order: the same as `condition` for each, by matrix products.

@@ -36,6 +36,8 @@ _INNER_TOLERANCE = 0.1
 _MODEL_SHARE = 0.1
 """Of the tolerance, for the model's error in the gradient; the duality gap is linear in that, the model's own gap quadratic."""
 _GOOD_PROGRESS = 0.9
+_PATIENCE = 4
+"""Rounds of the model without progress before a dense program, which takes seconds by then, is tried."""
 _START_TOLERANCE = 1e-6
 _ROUGH_TOLERANCE = 1e-6
 _LOG_MULTIPLIERS = (-18.0, 12.0)
@@ -105,22 +107,23 @@ class PoolQP:
             start: a feasible point with its K w; None to begin from the problem alone.
         """
         point = start or self._start(diagonal)
-        model_helps = True
-        n_rounds = 0
-        gap = self.gap(point, diagonal)
+        n_stalled = n_rounds = 0
+        gap = least_gap = self.gap(point, diagonal)
         while gap > tolerance and n_rounds < max_rounds:
             n_rounds += 1
             working = self._working_set(point, diagonal)
-            n_dense = _DIRECT_FREE if model_helps else self._columns.capacity
+            n_dense = _DIRECT_FREE if n_stalled < _PATIENCE else self._columns.capacity
             if len(working) <= n_dense:
                 moved = self._dense_step(point, diagonal, working, tolerance)
             else:
                 moved = self._model_step(point, diagonal, tolerance)
             if moved is point:
                 break  # Round-off is all that is left.
-            before, gap, point = gap, self.gap(moved, diagonal), moved
+            gap, point = self.gap(moved, diagonal), moved
             if len(working) > n_dense:
-                model_helps = gap <= _GOOD_PROGRESS * before
+                # The objective falls in every round; the gap need not.
+                n_stalled = 0 if gap <= _GOOD_PROGRESS * least_gap else n_stalled + 1
+            least_gap = min(gap, least_gap)
         return Solution(point, gap, n_rounds)
 
     def uniform(self) -> Point:

@@ -31,7 +31,8 @@ class CandidatePool:
         self._X = X
         self._scales: Array = scales.astype(X.dtype)
         self._kernel = kernel
-        self._squared_norms = squared_norms(X) if isinstance(kernel, IsotropicKernel) else None
+        self._isotropic = kernel if isinstance(kernel, IsotropicKernel) else None
+        self._squared_norms = squared_norms(X)
         self._size = columns.shape[1]
         # Row s is column s of the factor, so that a step reads contiguously.
         self._factor = np.empty((self._size + _FIRST_CAPACITY, len(X)), X.dtype)
@@ -73,11 +74,11 @@ class CandidatePool:
         self._variance -= column
 
     def _covariance(self, x: Array) -> Array:
-        if self._squared_norms is None or not isinstance(self._kernel, IsotropicKernel):
+        if self._isotropic is None:
             column: Array = self._kernel(x[None, :], self._X)[0]
             return column
         # The squared norms of the pool are known, which halves the reading of it.
         squared: Array = self._X @ (-2.0 * x)
         squared += self._squared_norms
         squared += x @ x
-        return self._kernel.of_squared_distances(np.maximum(squared, 0.0, out=squared))
+        return self._isotropic.of_squared_distances(np.maximum(squared, 0.0, out=squared))

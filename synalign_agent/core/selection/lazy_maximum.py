@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from synalign_agent.core.arrays import Array, BoolArray, FloatArray, IntArray
-from synalign_agent.core.gp import PosteriorVariance
+from synalign_agent.core.gp import Pivot, PosteriorVariance
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.selection.candidate_pool import CandidatePool
 from synalign_agent.core.selection.device_pool import DevicePool
@@ -81,6 +81,8 @@ class LazyMaximum:
         self._span = 0.0
         self._pool_size = len(X) if len(X) <= _ALL_IN_POOL else _between_pools(_FIRST_POOL_SHARE * len(X))
         self._n_steps_of_pool = 0
+        # Of a row that was found, because it is most often the next to be conditioned.
+        self._pivots: dict[int, Pivot] = {}
 
     def find(self) -> Maximum | None:
         """Return the best free row, the lowest index among equals; None if no row is free."""
@@ -90,6 +92,8 @@ class LazyMaximum:
             # Nothing conditioned, so every variance is exactly 1.
             scales = np.where(self._free, self._scales, -1.0)
             row = int(np.argmax(scales >= scales.max() - _TIE))
+            if len(self._X) <= _ALL_IN_POOL:
+                self._refill(-np.inf)  # Costs nothing as long as nothing is conditioned.
             return Maximum(row, float(self._weights[row]))
         is_refilled = self._pool is None
         pool = self._pool or self._refill(-np.inf)
@@ -113,7 +117,9 @@ class LazyMaximum:
     def condition(self, row: int) -> None:
         """Condition on a row, free or not."""
         self._n_steps_of_pool += 1
-        pivot = self._posterior.condition(self._X[row])
+        expected = self._pivots.pop(row, None)
+        self._pivots.clear()  # They were for the posterior as it was.
+        pivot = self._posterior.condition(self._X[row], expected)
         if self._pool is not None:
             self._pool.condition(self._X[row].astype(self._known.precision, copy=False), pivot)
 
@@ -122,6 +128,7 @@ class LazyMaximum:
         if len(rows):
             self._write_back()
             self._pool = None
+            self._pivots.clear()
             self._posterior.extend(self._X[rows])
 
     def _decide(self, pool: CandidatePool | DevicePool, positions: IntArray) -> tuple[float, int, float]:
@@ -131,12 +138,18 @@ class LazyMaximum:
         rows = pool.rows[positions]
         variance: FloatArray = pool.variance[positions].astype(np.float64)
         if self._known.precision == np.float32:
-            approximate = variance
-            variance = self._posterior.variance(self._X[rows].astype(np.float64)).astype(np.float64)
+            approximate, variance = variance, self._exact_variance(rows)
             self._slack = max(self._slack, _SLACK_PER_ERROR * float(np.abs(variance - approximate).max()))
         scores = variance * self._scales[rows]
         best = int(np.argmax(scores >= scores.max() - _TIE))
         return float(scores.max()), int(rows[best]), max(float(variance[best]), 0.0)
+
+    def _exact_variance(self, rows: IntArray) -> FloatArray:
+        if len(rows) > 1:
+            return self._posterior.variance(self._X[rows].astype(np.float64)).astype(np.float64)
+        row = int(rows[0])
+        self._pivots[row] = self._posterior.pivot(self._X[row])
+        return np.array([max(self._pivots[row].variance, 0.0)])
 
     def _may_be_beaten(self, score: float, row: int) -> bool:
         """Return whether a row outside the pool may have a higher score, or the same and a lower index."""
