@@ -1,6 +1,6 @@
 """Measure selection and alignment against what else one could use, side by side in one run.
 
-Writes core.json (every number), core.md (the table) and growth.json, .png and .svg (how time and memory grow). A killed run
+Writes core.json (every number), core.md (the table) and growth.json and .png (how time and memory grow). A killed run
 loses nothing that it printed: `--resume` goes on.
 """
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _save(options.output / "growth.json", report["growth"])
     text = table.markdown(specs, results, report)
     (options.output / "core.md").write_text(text, encoding="utf-8")
-    plot.draw(report["growth"], (options.output / "growth.png", options.output / "growth.svg"))
+    plot.draw(report["growth"], options.output / "growth.png")
     print(text)
 
 

@@ -51,19 +51,19 @@ def fit_exponents(specs: Sequence[Spec], results: Mapping[str, Mapping[str, Any]
     return lines
 
 
-def draw(growth: Mapping[str, Mapping[str, Any]], paths: Sequence[Path]) -> None:
+def draw(growth: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw time and memory over size, measured (points) and fitted (lines), one column a task.
 
     Args:
         growth: title of the axis -> what `fit_exponents` returned.
-        paths: the images to write, one format each.
+        path: the image to write.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {"svg.hashsalt": "growth", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
     with mpl.rc_context(style):
         shape = (len(_DRAWN), len(growth))
         figure, grid = plt.subplots(*shape, figsize=(6.5 * len(growth), 9.0), squeeze=False, layout="constrained")
@@ -71,9 +71,7 @@ def draw(growth: Mapping[str, Mapping[str, Any]], paths: Sequence[Path]) -> None
             for row, quantity in enumerate(_DRAWN):
                 _panel(grid[row][column], lines, quantity)
                 grid[row][column].set(xlabel=axis, ylabel=_QUANTITIES[quantity])
-        for path in paths:
-            # Without a date the same numbers give the same file.
-            figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=110)
         plt.close(figure)
 
 

@@ -176,5 +176,5 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     line = {"label": "ours", "sizes": [10, 100], "seconds": {"values": [1.0, 2.0], "exponent": 0.3, "factor": 0.5}}
     line["peak_memory_mb"] = line["seconds"]
-    plot.draw({"rows n": {OURS: line}}, [tmp_path / "growth.png", tmp_path / "growth.svg"])
-    assert all((tmp_path / name).stat().st_size > 1000 for name in ("growth.png", "growth.svg"))
+    plot.draw({"rows n": {OURS: line}}, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 1000
