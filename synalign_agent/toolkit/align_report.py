@@ -9,10 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synalign_agent.config import GatesConfig
 from synalign_agent.core.alignment import Alignment, Rows, Score
+from synalign_agent.core.arrays import Array
 from synalign_agent.core.gap_map import Gap
 from synalign_agent.core.mmd import equivalent_rows
 from synalign_agent.data.real import RealData
+from synalign_agent.errors import InputError
+from synalign_agent.stores.near_duplicates import near_duplicates
 from synalign_agent.toolkit.findings import Finding, listed
 from synalign_agent.toolkit.sample import Sample
 from synalign_agent.toolkit.table import Table
@@ -150,6 +154,7 @@ def _findings(outcome: Outcome) -> Iterator[Finding]:
     yield from alike_findings(outcome.reference.rows.X)
     yield from _label_findings(outcome)
     yield from _copy_findings(outcome)
+    yield from _near_duplicate_findings(outcome)
     yield from _count_findings(outcome)
     if outcome.data.scored_on != "holdout":
         which = "the distances" if outcome.data.scored_on == "reference" else "the distances of some labels"
@@ -192,6 +197,32 @@ def _copy_findings(outcome: Outcome) -> Iterator[Finding]:
             "real rows are smaller by them, and they are no new data",
             {"count": int(is_copy.sum()), "n_selected": n_selected},
         )
+
+
+def _near_duplicate_findings(outcome: Outcome) -> Iterator[Finding]:
+    """Compare with as many real rows: some data are full of near duplicates, and the result should be too."""
+    rng = np.random.default_rng(0)
+    selected, real = np.flatnonzero(outcome.found.copies), np.arange(len(outcome.reference.rows.X))
+    n = min(len(selected), len(real))
+    threshold = GatesConfig().duplicate_cosine
+    count, expected = (
+        _n_near_duplicates(X[np.sort(rng.choice(rows, n, replace=False))], threshold)
+        for X, rows in ((outcome.pool.X, selected), (outcome.reference.rows.X, real))
+    )
+    if count > 2 * expected:
+        yield Finding(
+            "near_duplicates",
+            f"of {n} selected rows, {count} are near duplicates of another one (cosine {threshold:g} or more); of as many real "
+            f"rows, {expected}",
+            {"count": count, "count_real": expected, "n": n, "cosine": threshold},
+        )
+
+
+def _n_near_duplicates(X: Array, threshold: float) -> int:
+    try:
+        return int((~near_duplicates(X, threshold).kept()).sum())
+    except InputError:  # more pairs than can be held, so that nearly all rows are alike
+        return len(X) - 1
 
 
 def _count_findings(outcome: Outcome) -> Iterator[Finding]:

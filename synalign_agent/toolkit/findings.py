@@ -13,6 +13,7 @@ Kind = Literal[
     "real_rows_alike",
     "label_not_in_real",
     "copies_of_real_rows",
+    "near_duplicates",
     "no_choice",
     "fewer_rows_than_asked",
     "duplicates",

@@ -191,6 +191,31 @@ def test_copies_of_real_rows_are_mentioned(real: Records, pool: Records, encoder
     assert copies["n_selected"] == found.rows["selected"].iloc[300:].sum() >= 3  # the only tea there is
 
 
+def test_near_duplicates_among_the_selected_rows_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 16)).astype(np.float32)
+    X_pool = rng.normal(size=(12, 16)).astype(np.float32)
+    X_pool[9:] = 3.0 * X_pool[:3] + 0.01  # nearly in the same direction
+    found = align(
+        [f"real {row}" for row in range(40)],
+        [f"synthetic {row}" for row in range(12)],
+        n_samples=12,
+        embeddings=X,
+        synthetic_embeddings=X_pool,
+    )
+    found_there = kinds(found)["near_duplicates"]
+    assert (found_there["count"], found_there["count_real"], found_there["n"]) == (3, 0, 12)
+    assert "near_duplicates" not in kinds(
+        align(
+            [f"real {row}" for row in range(40)],
+            [f"synthetic {row}" for row in range(9)],
+            n_samples=9,
+            embeddings=X,
+            synthetic_embeddings=X_pool[:9],
+        )
+    )
+
+
 def test_columns_of_the_user_are_kept_beside_ours(real: Records, pool: Records, encoder: Any, tmp_path: Path) -> None:
     frame = pd.DataFrame(pool).assign(weight=7, mixed=["a", 1] * 150, input_weight=8)
     found = align(real, frame, n_samples=20, label_column="label", encoder=encoder)
