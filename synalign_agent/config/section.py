@@ -1,0 +1,29 @@
+"""What all parts of the configuration have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+# Marks fields that cannot change what is generated or chosen: they may differ between two openings of one session.
+OPERATIONAL: dict[str, JsonValue] = {"operational": True}
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown fields are refused, so that a typo never passes silently."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield `(dotted name, field info, plain value)` of every leaf field, in declaration order."""
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from walk_fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info, value
