@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from synalign_agent.core.arrays import Array, FloatArray, squared_norms
-from synalign_agent.core.kernels import Kernel
+from synalign_agent.core.kernels import Kernel, KernelColumn
 from synalign_agent.errors import InputError
 
 _SMALLEST_PIVOT = 1e-12
@@ -63,9 +63,11 @@ class PosteriorVariance:
         if not (math.isfinite(noise) and noise >= 0):
             raise InputError(f"noise must be >= 0, got {noise!r}.")
         self._kernel = kernel
+        self._column = KernelColumn(kernel)
         self._noise = noise
         self._size = 0
         self._rows: FloatArray = np.empty((0, 0))
+        self._norms: FloatArray = np.empty(0)
         self._factor: FloatArray = np.zeros((0, 0))
         # With L^-1 a row is conditioned, and a tile of rows projected, by products alone. The noise bounds the condition
         # number of L (sqrt(t / noise)), so the inverse is as good as a solve.
@@ -76,10 +78,9 @@ class PosteriorVariance:
 
     def pivot(self, x: Array) -> Pivot:
         """Return what conditioning on one row, (d,), would add."""
-        row = np.asarray(x, dtype=np.float64)[None, :]
-        t = self._size
-        self._reserve(t + 1, row.shape[1])
-        known = self._inverse[:t, :t] @ self._kernel(self._rows[:t], row)[:, 0]
+        row, t = x.astype(np.float64), self._size
+        self._reserve(t + 1, len(row))
+        known = self._inverse[:t, :t] @ self._column(self._rows[:t], self._norms[:t], row)
         variance = 1.0 - float(known @ known)
         return Pivot(known, math.sqrt(max(variance + self._noise, 0.0)), variance)
 
@@ -98,6 +99,7 @@ class PosteriorVariance:
         self._factor[t, :t], self._factor[t, t] = known, root
         self._inverse[t, :t], self._inverse[t, t] = (known @ self._inverse[:t, :t]) / -root, 1.0 / root
         self._rows[t] = x
+        self._norms[t] = self._rows[t] @ self._rows[t]
         self._size += 1
         return Pivot(known, root, variance)
 
@@ -113,6 +115,8 @@ class PosteriorVariance:
         Args:
             X: (s, d); memory is O((t + s)^2).
         """
+        if not len(X):
+            return
         rows, t, end = X.astype(np.float64), self._size, self._size + len(X)
         known = self.project(rows)
         left = self._kernel(rows, rows) + self._noise * np.eye(len(rows)) - known @ known.T
@@ -127,7 +131,7 @@ class PosteriorVariance:
         self._factor[t:end, :t], self._factor[t:end, t:end] = known, factor
         self._inverse[t:end, t:end] = inverse
         self._inverse[t:end, :t] = -inverse @ (known @ self._inverse[:t, :t])
-        self._rows[t:end] = rows
+        self._rows[t:end], self._norms[t:end] = rows, squared_norms(rows)
         self._size = end
 
     def project(self, X: Array, known: Array | None = None) -> Array:
@@ -184,6 +188,7 @@ class PosteriorVariance:
             return
         capacity = max(_FIRST_CAPACITY, size, 2 * self._size)
         grown = (np.zeros((capacity, capacity)), np.zeros((capacity, capacity)), np.empty((capacity, dimension)))
+        self._norms = np.concatenate([self._norms, np.empty(capacity - len(self._norms))])
         if self._size:
             for new, old in zip(grown, (self._factor, self._inverse, self._rows), strict=True):
                 new[: self._size, : old.shape[1]] = old[: self._size]

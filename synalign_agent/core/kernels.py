@@ -102,6 +102,38 @@ class RBFMixture:
         np.divide(total, len(self.lengthscales), out=tile)
 
 
+class KernelColumn:
+    """Kernel values of the same rows with one row after another.
+
+    With an isotropic kernel the squared norms of the rows are computed once, which halves the reading of the rows.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Choose the way once: `isinstance` of a protocol is slow.
+
+        Args:
+            kernel: any kernel.
+        """
+        self._kernel = kernel
+        self._isotropic = kernel if isinstance(kernel, IsotropicKernel) else None
+
+    def __call__(self, X: Array, norms: Array, x: Array) -> Array:
+        """Return (n,) values k(X, x).
+
+        Args:
+            X: (n, d).
+            norms: (n,) its `squared_norms`.
+            x: (d,), in the precision of X.
+        """
+        if self._isotropic is None:
+            column: Array = self._kernel(X, x[None, :])[:, 0]
+            return column
+        squared: Array = X @ (-2.0 * x)
+        squared += norms
+        squared += x @ x
+        return self._isotropic.of_squared_distances(np.maximum(squared, 0.0, out=squared))
+
+
 def _same_precision(A: Array, B: Array) -> tuple[Array, Array]:
     if A.shape[1] != B.shape[1]:
         raise InputError(f"Rows of {A.shape[1]} and of {B.shape[1]} dimensions cannot be compared.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from synalign_agent.core.arrays import Array, FloatArray, IntArray, squared_norms
 from synalign_agent.core.gp import Pivot
-from synalign_agent.core.kernels import IsotropicKernel, Kernel
+from synalign_agent.core.kernels import Kernel, KernelColumn
 
 _FIRST_CAPACITY = 32
 
@@ -30,8 +30,7 @@ class CandidatePool:
         self.rows = rows
         self._X = X
         self._scales: Array = scales.astype(X.dtype)
-        self._kernel = kernel
-        self._isotropic = kernel if isinstance(kernel, IsotropicKernel) else None
+        self._column = KernelColumn(kernel)
         self._squared_norms = squared_norms(X)
         self._size = columns.shape[1]
         # Row s is column s of the factor, so that a step reads contiguously.
@@ -64,7 +63,7 @@ class CandidatePool:
             grown = np.empty((2 * self._size, len(self.rows)), self._factor.dtype)
             grown[: self._size] = self._factor
             self._factor = grown
-        column = self._covariance(x)
+        column = self._column(self._X, self._squared_norms, x)
         if self._size:
             column -= pivot.known.astype(column.dtype) @ self._factor[: self._size]
         column /= pivot.root
@@ -72,13 +71,3 @@ class CandidatePool:
         self._size += 1
         column *= column
         self._variance -= column
-
-    def _covariance(self, x: Array) -> Array:
-        if self._isotropic is None:
-            column: Array = self._kernel(x[None, :], self._X)[0]
-            return column
-        # The squared norms of the pool are known, which halves the reading of it.
-        squared: Array = self._X @ (-2.0 * x)
-        squared += self._squared_norms
-        squared += x @ x
-        return self._isotropic.of_squared_distances(np.maximum(squared, 0.0, out=squared))
