@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export LANGGRAPH_CLI_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test lint types contracts unit install-local install-dev install-bench bench clean
+.PHONY: help demo test lint types contracts unit install-local install-dev install-bench bench chaos clean
 
 help: ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ contracts: ## Which module may import which.
 
 unit: ## All tests.
 	$(BIN)/pytest
+
+chaos: install-dev ## The chaos tests' long form: 50 kills, 20 seeds of faulty replies; half an hour. `make unit` runs the short one.
+	SYNALIGN_CHAOS_KILLS=50 SYNALIGN_CHAOS_SEEDS=20 $(BIN)/pytest tests/chaos
 
 bench: install-bench ## The numeric core against alternatives: an hour, or minutes with BENCH=--quick.
 	$(BIN)/python -m evals.bench.core $(BENCH)

@@ -91,7 +91,7 @@ async def write(client: AsyncOpenAI, real: Real, task: str, setting: Setting, se
     async def call(label: str, shown: Sequence[str], draw: int) -> list[tuple[str, str]]:
         groups = [list(shown[start : start + n]) for start in range(0, len(shown), n)]
         values = {
-            "task": task, "label": label, "attributes": {}, "demonstrations": groups, "layout": "chat", "n": n,
+            "task": task, "label": label, "attributes": {}, "demonstrations": groups, "layout": "chat", "n": n, "guidance": [],
             "words": limits.usual_words,
         }  # fmt: skip
         schema = {"name": "texts", "schema": texts_schema(n, limits.max_characters)}

@@ -13,6 +13,7 @@ from synalign_agent.config import SessionConfig
 from synalign_agent.core.alignment import Rows
 from synalign_agent.core.kernels import RBFMixture
 from synalign_agent.data.real import RealData
+from synalign_agent.embedding.ahead import EmbedAhead
 from synalign_agent.embedding.base import Encoder
 from synalign_agent.gates.copy_check import WordRuns
 from synalign_agent.gates.length import LengthLimits
@@ -21,6 +22,7 @@ from synalign_agent.prompting.catalog import PromptCatalog
 from synalign_agent.records import UNLABELLED
 from synalign_agent.state import Context
 from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.reviews import pool
 from synalign_agent.stores.vectors import VectorStore
 
 
@@ -51,8 +53,12 @@ class Deps:
     """Samples wanted per label."""
     active_seconds: Callable[[], float]
     """Time that the session has run, over all of its openings."""
+    ahead: EmbedAhead = field(default_factory=EmbedAhead)
+    """Embeds replies while other calls are in flight."""
     close: Callable[[], None] = field(default=lambda: None)
     """Called after the last node; ends what was opened for a served session, nothing in a `Session`, which closes itself."""
+    pause: Callable[[], None] = field(default=lambda: None)
+    """Called when the run begins to wait for a person; like `close`, of a session that goes on later."""
 
     def rng(self, *stream: int) -> np.random.Generator:
         """Return a generator that depends on the session's seed and on what it is for, not on what ran before."""
@@ -62,9 +68,9 @@ class Deps:
         """Return the label, or None for data without labels."""
         return None if label == UNLABELLED and self.config.data.label_column is None else label
 
-    def pool_rows(self) -> tuple[list[str], Rows]:
-        """Return the ids and embedded rows of the pool, in the order of the store."""
-        samples = self.store.samples()
+    def pool_rows(self, *, before_round: int | None = None) -> tuple[list[str], Rows]:
+        """Return the ids and embedded rows of the pool, or of its part from earlier rounds, in the order of the store."""
+        samples = pool(self.store, before_round=before_round)
         code_of = {label: code for code, label in enumerate(self.real.labels)}
         ids = [sample.id for sample in samples]
         codes = np.array([code_of[sample.label] for sample in samples], dtype=np.int64)

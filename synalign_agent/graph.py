@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphInterrupt
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
@@ -15,7 +16,9 @@ from synalign_agent.deps import Deps, DepsProvider
 from synalign_agent.nodes.align import align
 from synalign_agent.nodes.explore import explore
 from synalign_agent.nodes.finish import finish
-from synalign_agent.nodes.generate import generate
+from synalign_agent.nodes.generate import generate, generate_tasks
+from synalign_agent.nodes.review_attributes import apply_attribute_review, review_attributes
+from synalign_agent.nodes.review_samples import apply_sample_review, review_samples
 from synalign_agent.nodes.screen import screen
 from synalign_agent.nodes.summarize_attributes import frozen_dimensions, propose_dimensions, summarize_attributes
 from synalign_agent.state import Context, Input, Output, State
@@ -27,69 +30,111 @@ AsyncNode = Callable[[Any, Deps], Awaitable[State]]
 def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Output]:
     """Return the uncompiled graph; `provider` opens the handles of a session, by thread id and context.
 
-    explore -> summarize_attributes (one task a cluster) -> plan_calls -> generate (one task a call) -> screen -> align, and
-    back to explore until `align` gives a reason to stop. Compile it with a checkpointer, or let a LangGraph server do so.
+    explore -> summarize_attributes (one task a cluster) -> plan_calls -> generate (one task a block of calls) -> screen ->
+    align, and back to explore until `align` gives a reason to stop. By the policies of `review`, people look at the
+    attributes before plan_calls and at the samples before align. Compile it with a checkpointer, or let a LangGraph server
+    do so.
     """
+    on = _OpenedSessions(provider)
+    graph: StateGraph[State, Context, Input, Output] = StateGraph(
+        State, context_schema=Context, input_schema=Input, output_schema=Output
+    )
+    graph.add_node("explore", on.node(explore))
+    graph.add_node("propose_dimensions", on.async_node(propose_dimensions))
+    graph.add_node("summarize_attributes", on.async_node(summarize_attributes))
+    graph.add_node("review_attributes", on.waiting_node(review_attributes))
+    graph.add_node("apply_attribute_review", on.node(apply_attribute_review))
+    graph.add_node("plan_calls", plan_calls)
+    graph.add_node("generate", on.async_node(generate))
+    graph.add_node("screen", on.async_node(screen))
+    graph.add_node("review_samples", on.waiting_node(review_samples))
+    graph.add_node("apply_sample_review", on.node(apply_sample_review))
+    graph.add_node("align", on.node(align))
+    graph.add_node("finish", on.async_node(finish_and_close))
+    graph.add_edge(START, "explore")
+    graph.add_conditional_edges(
+        "explore", on.route_after_explore, ["propose_dimensions", "summarize_attributes", "plan_calls"]
+    )
+    graph.add_conditional_edges("propose_dimensions", route_to_summaries, ["summarize_attributes", "plan_calls"])
+    # Routed, not passed through: a session without reviews has the steps, and the checkpoints, that it always had.
+    graph.add_conditional_edges("summarize_attributes", on.route_after_summaries, ["review_attributes", "plan_calls"])
+    graph.add_edge("review_attributes", "apply_attribute_review")
+    graph.add_conditional_edges(
+        "apply_attribute_review", route_after_attribute_review, ["review_attributes", "plan_calls"]
+    )
+    graph.add_conditional_edges("plan_calls", on.route_to_generation, ["generate", "screen"])
+    graph.add_edge("generate", "screen")
+    graph.add_conditional_edges("screen", on.route_after_screen, ["review_samples", "align"])
+    graph.add_edge("review_samples", "apply_sample_review")
+    graph.add_conditional_edges("apply_sample_review", route_after_sample_review, ["review_samples", "align"])
+    graph.add_conditional_edges("align", route_after_align, ["explore", "finish"])
+    graph.add_edge("finish", END)
+    return graph
 
-    async def opened(config: RunnableConfig, runtime: Runtime[Context]) -> Deps:
-        return await provider(str(config["configurable"]["thread_id"]), runtime.context or Context())
 
-    def node(function: SyncNode) -> Any:
+class _OpenedSessions:
+    """Nodes and routes that are given the open handles of the session."""
+
+    def __init__(self, provider: DepsProvider) -> None:
+        self._provider = provider
+
+    async def opened(self, config: RunnableConfig, runtime: Runtime[Context]) -> Deps:
+        return await self._provider(str(config["configurable"]["thread_id"]), runtime.context or Context())
+
+    def node(self, function: SyncNode) -> Any:
         """Run a node without calls in a thread: numpy and SQLite block."""
 
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
-            return await asyncio.to_thread(function, state, await opened(config, runtime))
+            return await asyncio.to_thread(function, state, await self.opened(config, runtime))
 
         return run
 
-    def async_node(function: AsyncNode) -> Any:
+    def async_node(self, function: AsyncNode) -> Any:
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
-            return await function(state, await opened(config, runtime))
+            return await function(state, await self.opened(config, runtime))
 
         return run
 
-    async def route_after_explore(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str | list[Send]:
-        deps = await opened(config, runtime)
+    def waiting_node(self, function: AsyncNode) -> Any:
+        """Run a node that may wait for a person: what was opened for this run alone is released meanwhile."""
+
+        async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
+            deps = await self.opened(config, runtime)
+            try:
+                return await function(state, deps)
+            except GraphInterrupt:
+                await deps.model.aclose()
+                await asyncio.to_thread(deps.pause)
+                raise
+
+        return run
+
+    async def route_after_summaries(self, state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str:
+        policy = (await self.opened(config, runtime)).config.review.attributes
+        return "plan_calls" if policy == "never" else "review_attributes"
+
+    async def route_after_screen(self, state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str:
+        policy = (await self.opened(config, runtime)).config.review.samples
+        return "align" if policy == "never" else "review_samples"
+
+    async def route_after_explore(
+        self, state: State, config: RunnableConfig, runtime: Runtime[Context]
+    ) -> str | list[Send]:
+        deps = await self.opened(config, runtime)
         if not deps.config.attributes.enabled:
             return "plan_calls"
         if await asyncio.to_thread(frozen_dimensions, deps) is None:
             return "propose_dimensions"
         return route_to_summaries(state)
 
-    async def route_to_generation(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str | list[Send]:
-        deps = await opened(config, runtime)
+    async def route_to_generation(
+        self, state: State, config: RunnableConfig, runtime: Runtime[Context]
+    ) -> str | list[Send]:
+        deps = await self.opened(config, runtime)
         if state.get("limits_hit"):
             return "screen"
         n_draws = deps.config.generate.calls_per_cluster or 1
-        return [
-            Send("generate", {"cluster_id": cluster_id, "draw": draw})
-            for cluster_id in state["cluster_ids"]
-            for draw in range(n_draws)
-        ]
-
-    graph: StateGraph[State, Context, Input, Output] = StateGraph(
-        State, context_schema=Context, input_schema=Input, output_schema=Output
-    )
-    graph.add_node("explore", node(explore))
-    graph.add_node("propose_dimensions", async_node(propose_dimensions))
-    graph.add_node("summarize_attributes", async_node(summarize_attributes))
-    graph.add_node("plan_calls", plan_calls)
-    graph.add_node("generate", async_node(generate))
-    graph.add_node("screen", async_node(screen))
-    graph.add_node("align", node(align))
-    graph.add_node("finish", async_node(finish_and_close))
-    graph.add_edge(START, "explore")
-    graph.add_conditional_edges(
-        "explore", route_after_explore, ["propose_dimensions", "summarize_attributes", "plan_calls"]
-    )
-    graph.add_conditional_edges("propose_dimensions", route_to_summaries, ["summarize_attributes", "plan_calls"])
-    graph.add_edge("summarize_attributes", "plan_calls")
-    graph.add_conditional_edges("plan_calls", route_to_generation, ["generate", "screen"])
-    graph.add_edge("generate", "screen")
-    graph.add_edge("screen", "align")
-    graph.add_conditional_edges("align", route_after_align, ["explore", "finish"])
-    graph.add_edge("finish", END)
-    return graph
+        return [Send("generate", task) for task in generate_tasks(state["cluster_ids"], n_draws)]
 
 
 async def finish_and_close(state: State, deps: Deps) -> State:
@@ -111,6 +156,16 @@ def route_to_summaries(state: State) -> str | list[Send]:
     if state.get("limits_hit"):
         return "plan_calls"
     return [Send("summarize_attributes", {"cluster_id": cluster_id}) for cluster_id in state["cluster_ids"]]
+
+
+def route_after_attribute_review(state: State) -> Literal["review_attributes", "plan_calls"]:
+    """Go on reviewing until every item is settled."""
+    return "review_attributes" if state.get("to_review") else "plan_calls"
+
+
+def route_after_sample_review(state: State) -> Literal["review_samples", "align"]:
+    """Go on reviewing until every item is settled."""
+    return "review_samples" if state.get("to_review") else "align"
 
 
 def route_after_align(state: State) -> Literal["explore", "finish"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class Sample:
     nearest_real_id: str
     nearest_similarity: float
     """Cosine similarity to the nearest real row, reference and hold-out."""
+    edited_from: str | None = None
+    """Id of the sample that a person rewrote into this one; None for a text as the model wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ class CallRecord:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     seconds: float = 0.0
+    cached: bool = False
+    """The reply came from the response cache that sessions share: nothing was sent, nothing is charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +132,19 @@ class CallTotals:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     n_attempts: int = 0
+    """Attempts that were sent, or were about to be; replies from the shared cache are none."""
     charged_tokens: int = 0
     """Tokens for the budget: reported use, or the bound where an attempt's use is unknown (lost, timed out)."""
     charged_usd: float = 0.0
+    cached: int = 0
+    """Calls of `done` that the shared response cache answered."""
     failed_by_class: Mapping[str, int] = field(default_factory=dict)
 
 
 UNBILLED = frozenset(
     {
         "authentication", "bad_request", "context_overflow", "insufficient_quota", "not_found", "rate_limit", "server_error",
-        "unreachable",
+        "unreachable", "unsupported_format",
     }
 )  # fmt: skip
 """Error classes in which the endpoint answered that it did not serve the call, so that nothing is charged."""
@@ -145,6 +153,8 @@ UNBILLED = frozenset(
 def charge(call: CallRecord) -> tuple[int, float]:
     """Return the (tokens, USD) that an attempt takes from the budget: its use where known, else its upper bound."""
     used = call.prompt_tokens + call.completion_tokens
+    if call.cached:
+        return 0, 0.0
     if call.state == "done" and used:
         return used, call.cost_usd
     if call.state == "failed" and call.error_class in UNBILLED:
@@ -166,10 +176,66 @@ def sum_calls(calls: Iterable[CallRecord]) -> CallTotals:
         prompt_tokens=sum(call.prompt_tokens for call in calls),
         completion_tokens=sum(call.completion_tokens for call in calls),
         cost_usd=sum(call.cost_usd for call in calls),
-        n_attempts=len(calls),
+        n_attempts=sum(not call.cached for call in calls),
         charged_tokens=sum(tokens for tokens, _ in charges),
         charged_usd=sum(usd for _, usd in charges),
+        cached=sum(call.cached for call in calls if call.state == "done"),
         failed_by_class=dict(classes.most_common()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CallGroup:
+    """Sums over the attempts that share node, prompt, round, state, error class and origin."""
+
+    node: str
+    prompt: str
+    round: int
+    state: str
+    error_class: str | None
+    cached: bool
+    inherited: bool
+    """Taken over from the session that this one was forked from, cost included."""
+    n: int
+    n_without_usage: int
+    """Attempts that reported no tokens."""
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    seconds: float
+
+    @property
+    def order(self) -> tuple[int, str, str, str, str, bool, bool]:
+        """The place of the group in a list."""
+        kind = (self.node, self.prompt, self.state, self.error_class or "")
+        return (self.round, *kind, self.cached, self.inherited)
+
+
+def group_calls(calls: Iterable[CallRecord]) -> list[CallGroup]:
+    """Sum up attempts by what they have in common; none is inherited."""
+    groups: dict[tuple[str, str, int, str, str | None, bool], list[CallRecord]] = {}
+    for call in calls:
+        common = (call.node, call.prompt, call.round, call.state, call.error_class, call.cached)
+        groups.setdefault(common, []).append(call)
+    return sorted((_group(members) for members in groups.values()), key=lambda group: group.order)
+
+
+def _group(members: list[CallRecord]) -> CallGroup:
+    first = members[0]
+    return CallGroup(
+        node=first.node,
+        prompt=first.prompt,
+        round=first.round,
+        state=first.state,
+        error_class=first.error_class,
+        cached=first.cached,
+        inherited=False,
+        n=len(members),
+        n_without_usage=sum(call.prompt_tokens + call.completion_tokens == 0 for call in members),
+        prompt_tokens=sum(call.prompt_tokens for call in members),
+        completion_tokens=sum(call.completion_tokens for call in members),
+        cost_usd=sum(call.cost_usd for call in members),
+        seconds=sum(call.seconds for call in members),
     )
 
 
@@ -182,3 +248,46 @@ class Choice:
     """Sampling weight within the whole pool; all of them sum to 1."""
     copies: int
     """How often the sample is in the result; 0 if it was not selected."""
+
+
+DecisionKind = Literal["attributes", "sample"]
+Verdict = Literal["approve", "edit", "reject", "undo"]
+"""`undo` takes the reviewer's decisions about the item back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about the attributes of a cluster, or about a sample."""
+
+    id: str
+    """`content_id` of all other fields: the same decision given twice is one, another one is kept beside it."""
+    kind: DecisionKind
+    item_id: str
+    """The cluster's id, or the sample's."""
+    round: int
+    verdict: Verdict
+    edited: str | None
+    """For `edit`: the attributes as a JSON object, or the new text."""
+    reason: str | None
+    """For `reject`: why, in the person's words."""
+    reviewer: str
+    decided_at: str
+    """ISO 8601 in UTC, given by whoever records the decision."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: DecisionKind,
+        item_id: str,
+        round: int,
+        verdict: Verdict,
+        *,
+        edited: str | None = None,
+        reason: str | None = None,
+        reviewer: str,
+        decided_at: str,
+    ) -> Decision:
+        """Make a decision with the id that its content gives it."""
+        # JSON keeps a missing reason apart from an empty one.
+        content = json.dumps([kind, item_id, round, verdict, edited, reason, reviewer, decided_at])
+        return cls(content_id(content), kind, item_id, round, verdict, edited, reason, reviewer, decided_at)

@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.config_file import example_config
 from synalign_agent.deps import Deps
-from synalign_agent.state import Context
+from synalign_agent.state import WAITING, Context
 
 RUNS_DIR_VARIABLE = "SYNALIGN_RUNS_DIR"
 
@@ -44,9 +45,9 @@ class ServedSessions:
         started = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            wiring.lock_session(folder, stack)
-            store = wiring.open_store(folder)
+            store = wiring.open_store(folder, config)
             stack.callback(store.close)
+            wiring.lock_session(folder, stack, store)
             earlier = float(store.meta("active_seconds") or 0.0)
             wiring.prepare(folder, store, config, accept_changes=False)
             store.mark_lost_calls()
@@ -61,6 +62,14 @@ class ServedSessions:
                 lambda: earlier + time.monotonic() - started,
             )
             stack.callback(self._open.pop, thread_id, None)
-            stack.callback(store.set_meta, "status", "finished")
-            deps.close = stack.pop_all().close
+            ending = stack.pop_all()
+
+        def end(status: str) -> None:
+            with ending:
+                store.set_meta("active_seconds", str(deps.active_seconds()))
+                store.set_meta("status", status)
+
+        deps.close = partial(end, "finished")
+        # The server may wait for days: meanwhile the session belongs to nobody, and its model needs no memory.
+        deps.pause = partial(end, WAITING)
         return deps

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
+WAITING = "waiting_for_review"
+"""Status of a session that goes on when people have decided."""
+
 
 class RoundSummary(TypedDict):
     """One round, as the router and the reader of a thread need it; the store has all of its numbers."""
@@ -35,6 +38,12 @@ class State(TypedDict, total=False):
     """Budget limits that stopped calls in the round."""
     history: Annotated[list[RoundSummary], operator.add]
     stop_reason: str | None
+    to_review: list[str] | None
+    """Items of the review under way that nobody has settled; None outside a review."""
+    answered: list[str]
+    """Items whose decisions wait for the node that puts them into effect."""
+    review_problems: dict[str, str]
+    """Item -> why its last decision could not be put into effect."""
 
 
 class Input(TypedDict, total=False):
@@ -57,10 +66,10 @@ class ClusterTask(TypedDict):
 
 
 class GenerateTask(TypedDict):
-    """Argument of a fan-out task over calls."""
+    """Argument of a fan-out task over calls: a block of them, as a task costs milliseconds and a round may have thousands."""
 
-    cluster_id: str
-    draw: int
+    calls: list[list[Any]]
+    """[cluster id, draw] of each."""
 
 
 @dataclass(frozen=True, slots=True)

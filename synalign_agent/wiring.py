@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import filelock
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -33,17 +31,21 @@ from synalign_agent.llm.client import JournaledModel
 from synalign_agent.llm.profiles import resolve_profile
 from synalign_agent.llm.providers import model_name, open_endpoint
 from synalign_agent.prompting.catalog import PromptCatalog
+from synalign_agent.stores import folder as session_folder
 from synalign_agent.stores.base import SessionStore
-from synalign_agent.stores.session import SqliteSessionStore
+from synalign_agent.stores.folder import DATABASE as DATABASE
+from synalign_agent.stores.folder import check_thread_id as check_thread_id
+from synalign_agent.stores.folder import is_locked as is_locked
+from synalign_agent.stores.folder import lock_session as lock_session
+from synalign_agent.stores.folder import session_exists as session_exists
 from synalign_agent.stores.vectors import VectorStore
 
 Notify = Callable[[str], None]
 """Called with what is being prepared, in words."""
 
-DATABASE = "session.sqlite"
 _ENCODER = "encoder"  # the key of the `model_id` that the session was made with
-# What the rows, their split and their vectors in the session depend on.
-_FIXED = ("data.", "seed:", "encoder.")
+FIXED = ("data.", "seed:", "encoder.")
+"""How the lines of `changes_since` begin that no session may have."""
 _STREAM = 0
 
 
@@ -61,39 +63,14 @@ def resolve(config: SessionConfig) -> SessionConfig:
     return resolve_profile(config, model_name(config.llm))
 
 
-def open_store(folder: Path) -> SessionStore:
-    """Open, or make, the session's database."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return SqliteSessionStore(folder / DATABASE)
+def open_store(folder: Path, config: SessionConfig | None = None) -> SessionStore:
+    """Open, or make, the session's database; without a configuration, where the session's config.yaml says it is."""
+    return session_folder.open_store(folder, None if config is None else config.storage)
 
 
-def lock_session(folder: Path, stack: ExitStack) -> None:
-    """Take the session for this process until `stack` ends.
-
-    Raises:
-        SessionError: another process runs it.
-    """
-    # Not thread-local: a server takes the lock in one thread and gives it back in another.
-    lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
-    owner = folder / "owner"
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        name = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
-        raise SessionError(f"session {folder.name} is being run by {name}; wait for it, or end that process") from None
-    stack.callback(lock.release)
-    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-
-
-def is_locked(folder: Path) -> bool:
-    """Tell whether a process runs the session now."""
-    with ExitStack() as stack:
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        try:
-            stack.enter_context(lock)
-        except filelock.Timeout:
-            return True
-    return False
+def open_checkpointer(folder: Path, config: SessionConfig) -> AbstractAsyncContextManager[Any]:
+    """Open the session's checkpointer; it prunes itself."""
+    return session_folder.open_checkpointer(folder, config.storage)
 
 
 def make_encoder(config: SessionConfig, like: str | None = None) -> Encoder:
@@ -143,7 +120,8 @@ def keep_config(folder: Path, store: SessionStore, config: SessionConfig) -> Non
     store.set_meta("config_fingerprint", config.fingerprint())
     store.set_meta("prompts", prompt_hashes(config))
     header = f"# Session {folder.name}, configuration fingerprint {config.fingerprint()}\n"
-    (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+    with session_folder.explained_errors(folder):
+        (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
 def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_changes: bool) -> list[str]:
@@ -154,7 +132,7 @@ def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_
         SessionError: the configuration differs and may not.
     """
     changes = changes_since(store, config)
-    refuse_changes(folder, changes, accept=accept_changes)
+    refuse_changes(folder, store, changes, accept=accept_changes)
     ingest(store, config)
     keep_config(folder, store, config)
     return changes
@@ -166,11 +144,18 @@ def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:
     if stored is None:
         return []
     changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
-    before, now = json.loads(store.meta("prompts") or "{}"), json.loads(prompt_hashes(config))
-    return changes + [f"prompt {name}: the file was edited" for name in sorted(now) if before.get(name) != now[name]]
+    before = json.loads(store.meta("prompts") or "{}")
+    # A version that renders the same as before where nothing new is given is no change.
+    same = {
+        name: {template.sha256, *template.continues}
+        for name, template in PromptCatalog.load(config.prompts_dir).templates.items()
+    }
+    return changes + [
+        f"prompt {name}: the file was edited" for name in sorted(same) if before.get(name) not in same[name]
+    ]
 
 
-def refuse_changes(folder: Path, changes: Sequence[str], *, accept: bool) -> None:
+def refuse_changes(folder: Path, store: SessionStore, changes: Sequence[str], *, accept: bool) -> None:
     """Refuse to go on with another configuration unless told to.
 
     Raises:
@@ -179,7 +164,7 @@ def refuse_changes(folder: Path, changes: Sequence[str], *, accept: bool) -> Non
     if not changes:
         return
     listed = "\n  ".join(changes)
-    if any(change.startswith(_FIXED) for change in changes):
+    if any(change.startswith(FIXED) for change in changes):
         raise SessionError(
             f"session {folder.name} was made with other data, seed or encoder, which cannot change in a session:\n  {listed}\n"
             "Choose another --thread-id"
@@ -189,7 +174,7 @@ def refuse_changes(folder: Path, changes: Sequence[str], *, accept: bool) -> Non
             f"session {folder.name} was made with another configuration:\n  {listed}\n"
             "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
         )
-    if is_locked(folder):
+    if is_locked(folder, store):
         raise SessionError(f"session {folder.name} is running; stop it before changing it")
 
 

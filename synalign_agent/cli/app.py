@@ -11,8 +11,10 @@ from synalign_agent.cli import config as config_commands
 from synalign_agent.cli.align import align
 from synalign_agent.cli.explore import explore
 from synalign_agent.cli.export import export, report
+from synalign_agent.cli.fork import fork
 from synalign_agent.cli.init import init
 from synalign_agent.cli.output import print_error
+from synalign_agent.cli.review import review
 from synalign_agent.cli.run import resume, run
 from synalign_agent.cli.status import status
 from synalign_agent.errors import SynAlignError
@@ -29,7 +31,9 @@ app = typer.Typer(
 app.command()(init)
 app.command()(run)
 app.command()(resume)
+app.command()(review)
 app.command()(status)
+app.command()(fork)
 app.command()(report)
 app.command()(export)
 app.command()(explore)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,9 +75,102 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             console.print(f"{name:>8}: {path}", soft_wrap=True)
 
 
+def print_ledger(ledger: Mapping[str, Any]) -> None:
+    """Print what the calls of a session cost and bought (see `report/ledger.py`)."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    calls, sample = ledger["calls"], ledger["per_accepted_sample"]
+    if ledger["by_prompt"]:
+        console.print(_spending_table("prompt", ledger["by_prompt"]))
+    if ledger["by_node"]:
+        console.print(_spending_table("node", ledger["by_node"]))
+    if ledger["by_round"]:
+        console.print(_gain_table(ledger["by_round"]))
+    console.print(
+        f"For each accepted sample: {number(sample['calls'])} calls, {number(sample['tokens'])} tokens, "
+        f"{_usd(sample['cost_usd'])}."
+    )
+    if calls["cached"]:
+        console.print(f"Answered by the response cache, at no cost: {calls['cached']} calls.")
+    if calls["inherited"]:
+        console.print(
+            f"Inherited from the session that this one was forked from: {calls['inherited']} calls, "
+            f"{_usd(ledger['inherited_cost_usd'])}."
+        )
+    for name, count in calls["failed_by_class"].items():
+        console.print(f"Failed attempts: {_escape(name)} {count}")
+    if ledger["cost_usd"] is None and calls["done"]:
+        console.print("Cost is not known: set llm.prices, and use an endpoint that reports its tokens.", style="dim")
+
+
+def print_sessions(sessions: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of sessions (see `report/sessions.py`)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("session", "state", "rounds", "pool", "rows", "MMD²", "target", "calls", "failed", "USD"):
+        table.add_column(heading, justify="left" if heading in ("session", "state") else "right", overflow="fold")
+    for row in sessions:
+        name = _escape(row["thread_id"])
+        if row["forked_from"]:
+            name += f" [dim]of {_escape(row['forked_from'])}[/]"
+        chosen = "–" if row["n_selected"] is None else f"{row['n_selected']}/{number(row['n_requested'])}"
+        table.add_row(
+            name, row["status"], number(row["n_rounds"]), number(row["n_pool"]), chosen, number(row["mmd2"]["aligned"]),
+            number(row["mmd2"]["target"]), number(row["calls"]["done"]), number(row["calls"]["failed"]),
+            number(row["cost_usd"]),
+        )  # fmt: skip
+    Console(highlight=False).print(table)
+
+
 def number(value: float | None) -> str:
     """Return four significant digits, or a dash for what was not measured."""
+    if isinstance(value, int):
+        return str(value)
     return "–" if value is None else f"{value:.4g}"
+
+
+def _usd(value: float | None) -> str:
+    return "cost not known" if value is None else f"{value:.4g} USD"
+
+
+def _spending_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"By {what}")
+    for heading in (what, "done", "cached", "failed", "lost", "prompt tokens", "completion tokens", "USD"):
+        table.add_column(heading, justify="left" if heading == what else "right")
+    for name, row in rows.items():
+        table.add_row(
+            _escape(name), number(row["done"]), number(row["cached"]), number(row["failed"]), number(row["in_flight_lost"]),
+            number(row["tokens"]["prompt"]), number(row["tokens"]["completion"]), number(row["cost_usd"]),
+        )  # fmt: skip
+    return table
+
+
+def _gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="By round")
+    for heading in (
+        "round",
+        "calls",
+        "tokens",
+        "USD",
+        "accepted",
+        "MMD² gained",
+        "USD per MMD²",
+        "USD per MMD² since round 1",
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            number(row["round"]), number(row["calls"]), number(row["tokens"]), number(row["cost_usd"]), number(row["accepted"]),
+            number(row["mmd2_gained"]), number(row["cost_usd_per_mmd2"]), number(row["cumulative"]["cost_usd_per_mmd2"]),
+        )  # fmt: skip
+    return table
 
 
 def _distance_table(summary: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,12 @@ import typer
 
 from synalign_agent.cli.output import print_json, print_summary, print_warning, stderr_console
 from synalign_agent.errors import InterruptedByUser, SynAlignError
+from synalign_agent.state import WAITING
 
 if TYPE_CHECKING:
     from synalign_agent.session import Session
 
+Work = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds the session folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 AcceptChanges = Annotated[
@@ -90,40 +93,62 @@ def resume_command(session: Session) -> str:
     return f"synalign resume {session.thread_id} --runs-dir {session.folder.parent}"
 
 
-def _run(session: Session, as_json: bool) -> None:
+def review_command(session: Session) -> str:
+    """Return the command that decides what a session waits for."""
+    return f"synalign review {session.thread_id} --runs-dir {session.folder.parent}"
+
+
+def go_on(session: Session, as_json: bool, work: Work | None = None) -> dict[str, Any]:
+    """Run a session with a live view, to a review or to its end, and return its numbers; `work` replaces `session.arun`.
+
+    Raises:
+        typer.Exit: it was interrupted.
+        SynAlignError: it failed; how to resume was printed.
+    """
     from synalign_agent.cli.panel import watch
 
+    try:
+        with watch(session) as notify:
+            return asyncio.run((work or session.arun)(notify=notify, handle_signals=True))
+    except (InterruptedByUser, KeyboardInterrupt):
+        _print_stopped(session, "Stopped. Every finished call is saved.", as_json)
+        raise typer.Exit(InterruptedByUser.exit_code) from None
+    except SynAlignError as error:
+        # Bad input keeps its own message; what can be resumed says how.
+        if error.exit_code != 2:
+            _print_stopped(session, "The session is saved.", as_json)
+        raise
+
+
+def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
+    """Print what a session came to.
+
+    Raises:
+        typer.Exit: it waits for a review, or delivered fewer samples than asked for.
+    """
+    if as_json:
+        print_json(summary)
+    if summary["status"] == WAITING:
+        stderr_console().print(f"Waiting for review. Continue with: [bold]{review_command(session)}[/]", soft_wrap=True)
+        raise typer.Exit(4)
+    if not as_json:
+        print_summary(summary)
+    if summary["n_selected"] < summary["n_requested"]:
+        print_warning(
+            f"{summary['n_selected']} of {summary['n_requested']} samples: {summary['stop_reason']}. "
+            f"Raise the limit in {session.folder / 'config.yaml'} and run `{resume_command(session)} --accept-changes`"
+        )
+        raise typer.Exit(3)
+
+
+def _run(session: Session, as_json: bool) -> None:
     with session:
         for line in session.summary()["warnings"]:
             print_warning(line)
-        try:
-            with watch(session) as notify:
-                summary = asyncio.run(session.arun(notify=notify, handle_signals=True))
-        except (InterruptedByUser, KeyboardInterrupt):
-            _print_stopped(session, "Stopped. Every finished call is saved.", as_json)
-            raise typer.Exit(InterruptedByUser.exit_code) from None
-        except SynAlignError as error:
-            # Bad input keeps its own message; what can be resumed says how.
-            if error.exit_code != 2:
-                _print_stopped(session, "The session is saved.", as_json)
-            raise
-        _show(summary, as_json)
-        if summary["n_selected"] < summary["n_requested"]:
-            print_warning(
-                f"{summary['n_selected']} of {summary['n_requested']} samples: {summary['stop_reason']}. "
-                f"Raise the limit in {session.folder / 'config.yaml'} and run `{resume_command(session)} --accept-changes`"
-            )
-            raise typer.Exit(3)
+        show_end(session, go_on(session, as_json), as_json)
 
 
 def _print_stopped(session: Session, what: str, as_json: bool) -> None:
     stderr_console().print(f"{what} Resume with: [bold]{resume_command(session)}[/]", soft_wrap=True)
     if as_json:
         print_json(session.summary())
-
-
-def _show(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(summary)
-    else:
-        print_summary(summary)

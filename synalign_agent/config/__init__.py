@@ -17,11 +17,14 @@ from synalign_agent.config.generation import (
 )
 from synalign_agent.config.llm import LLMConfig, LLMPrices
 from synalign_agent.config.paths import EXAMPLE_PREFIX, resolve_path
-from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
+from synalign_agent.config.review import ReviewConfig, ReviewPolicy
+from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, walk_fields
 from synalign_agent.config.session import SessionConfig
+from synalign_agent.config.storage import StorageConfig
 
 __all__ = [
     "EXAMPLE_PREFIX",
+    "NEUTRAL_DEFAULT",
     "OPERATIONAL",
     "AlignConfig",
     "AttributesConfig",
@@ -36,8 +39,11 @@ __all__ = [
     "LabelGateConfig",
     "LengthGateConfig",
     "LimitsConfig",
+    "ReviewConfig",
+    "ReviewPolicy",
     "Section",
     "SessionConfig",
+    "StorageConfig",
     "TargetConfig",
     "resolve_path",
     "walk_fields",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from synalign_agent.config.section import OPERATIONAL, Section, Share
+from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, Share
 
 
 class LLMPrices(Section):
@@ -47,7 +47,32 @@ class LLMConfig(Section):
         description="Put text length limits into the JSON schema; some hosted APIs refuse them (null = profile).",
     )
     concurrency: int | None = Field(
-        None, ge=1, description="Most calls in flight (null = profile).", json_schema_extra=OPERATIONAL
+        None,
+        ge=1,
+        description="Most calls in flight; fewer while the endpoint is overloaded (null = profile).",
+        json_schema_extra=OPERATIONAL,
+    )
+    requests_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="Most requests per minute to this model, by all sessions of the process (null = as many as it takes).",
+        json_schema_extra=OPERATIONAL,
+    )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="Most tokens per minute, prompt and completion together (null = as many as it takes).",
+        json_schema_extra=OPERATIONAL,
+    )
+    structured_output: Literal["auto", "json_schema", "json_object", "text"] = Field(
+        "auto",
+        description="How JSON is asked for. `auto`: by schema, and if the endpoint refuses that, by JSON mode, then by words.",
+        json_schema_extra=NEUTRAL_DEFAULT,
+    )
+    response_cache: str | None = Field(
+        None,
+        description="SQLite file in which sessions share replies, so that an equal call is paid for once (null = none).",
+        json_schema_extra=OPERATIONAL,
     )
     timeout_seconds: float | None = Field(
         None, gt=0, description="Time limit of one request, in seconds (null = profile).", json_schema_extra=OPERATIONAL

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 # Marks fields that cannot change what is generated or chosen: they may differ between two openings of one session.
 OPERATIONAL: dict[str, JsonValue] = {"operational": True}
+# Marks fields that are younger than the first sessions and change nothing at their default: the fingerprint counts them only
+# elsewhere, so that a configuration from before keeps the one it had.
+NEUTRAL_DEFAULT: dict[str, JsonValue] = {"neutral_default": True}
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

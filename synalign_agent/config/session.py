@@ -16,7 +16,9 @@ from synalign_agent.config.data import DataConfig, EncoderConfig
 from synalign_agent.config.generation import AttributesConfig, ExploreConfig, GatesConfig, GenerateConfig
 from synalign_agent.config.llm import LLMConfig
 from synalign_agent.config.paths import resolve_path
+from synalign_agent.config.review import ReviewConfig
 from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
+from synalign_agent.config.storage import SECRET_ERROR, StorageConfig
 from synalign_agent.errors import ConfigError
 
 FINGERPRINT_VERSION = 1
@@ -42,9 +44,11 @@ class SessionConfig(Section):
     attributes: AttributesConfig = Field(default_factory=AttributesConfig, description="Attribute summarizer.")
     generate: GenerateConfig = Field(default_factory=GenerateConfig, description="Generator.")
     gates: GatesConfig = Field(default_factory=GatesConfig, description="Gates before the pool.")
+    review: ReviewConfig = Field(default_factory=ReviewConfig, description="Review by people.")
     align: AlignConfig = Field(default_factory=AlignConfig, description="Aligner.")
     target: TargetConfig = Field(default_factory=TargetConfig, description="Target distance.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Rounds, calls, tokens and money.")
+    storage: StorageConfig = Field(default_factory=StorageConfig, description="Where the session is kept.")
 
     @property
     def pool_target(self) -> int:
@@ -121,7 +125,7 @@ class SessionConfig(Section):
 
     def fingerprint(self) -> str:
         """Hash every field that can change the result (16 hex digits); operational fields do not count."""
-        relevant = dict(self._relevant())
+        relevant = dict(self._relevant(neutral_defaults=False))
         payload = json.dumps({"version": FINGERPRINT_VERSION, **relevant}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
@@ -134,9 +138,11 @@ class SessionConfig(Section):
             if mine.get(name) != theirs.get(name)
         ]
 
-    def _relevant(self) -> Iterator[tuple[str, Any]]:
+    def _relevant(self, *, neutral_defaults: bool = True) -> Iterator[tuple[str, Any]]:
         for dotted, info, value in walk_fields(self):
-            if not (isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("operational")):
+            marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+            neutral = marks.get("neutral_default") and value == info.get_default(call_default_factory=True)
+            if not marks.get("operational") and (neutral_defaults or not neutral):
                 yield dotted, value
 
 
@@ -147,4 +153,6 @@ def _where(location: tuple[Any, ...]) -> str:
 def _plain(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return "unknown field; `synalign config schema` lists the known ones"
+    if item["type"] == SECRET_ERROR:
+        return str(item["msg"])  # what was given may be a password
     return f"{item['msg']} (got {item['input']!r})" if item["type"] != "missing" else "this field is required"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,9 +33,15 @@ class LanguageModel(Protocol):
     def halted(self) -> bool:
         """Whether `halt` was called, or the endpoint failed for good."""
 
-    async def call(self, request: CallRequest) -> CallRecord:
+    @property
+    def lenient(self) -> bool:
+        """Whether replies are to be searched for their JSON, as the endpoint enforces no schema."""
+
+    async def call(self, request: CallRequest | Callable[[], CallRequest]) -> CallRecord:
         """Return the finished call, from the journal if it was paid for before.
 
+        A request given as a function is made, in a thread, when its turn has come: thousands that wait then hold no texts.
+        A reply that was cut by the token limit is asked for once more; the cut one is returned if that fails.
         The record's state is `failed` when all attempts failed in a way that concerns this call alone.
 
         Raises:

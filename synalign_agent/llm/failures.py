@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import openai
-from langchain_core.exceptions import ContextOverflowError
 
 from synalign_agent.errors import EndpointError
 
+UNSUPPORTED_FORMAT = "unsupported_format"
+"""The error class of a request whose `response_format` the endpoint does not know."""
+
 # What servers call a prompt that is too long: OpenAI, vLLM, llama.cpp and Ollama each in their own words.
 _CONTEXT = re.compile(r"context[ _](length|size|window)|too long|exceed\w* .*context", re.IGNORECASE)
+_FORMAT = re.compile(r"response_?format|json_schema|json_object|structured[ _]outputs?|guided[ _]", re.IGNORECASE)
+_SCHEMA = re.compile(r"invalid .{0,10}schema|schema .{0,40}(invalid|not (valid|permitted))", re.IGNORECASE)
 
 
 class Failure(NamedTuple):
@@ -27,8 +33,6 @@ class Failure(NamedTuple):
 
 def classify(error: Exception, base_url: str) -> Failure:
     """Classify an exception that a chat call raised."""
-    if isinstance(error, ContextOverflowError):
-        return Failure("context_overflow", False, None)
     if isinstance(error, openai.APITimeoutError):
         return Failure("timeout", True, None)
     if isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError":
@@ -61,13 +65,21 @@ def _by_status(error: openai.APIStatusError, base_url: str) -> Failure:
         return Failure("rate_limit", True, None, _retry_after(error.response.headers.get("retry-after")))
     if status in (408, 409) or status >= 500:
         return Failure("server_error", True, None, _retry_after(error.response.headers.get("retry-after")))
-    if status in (400, 413) and _CONTEXT.search(_message(error)):
+    message = _message(error)
+    if error.code == "context_length_exceeded" or (status in (400, 413) and _CONTEXT.search(message)):
         return Failure("context_overflow", False, None)
+    if status in (400, 415, 422) and _FORMAT.search(message) and not _SCHEMA.search(message):
+        return Failure(
+            UNSUPPORTED_FORMAT,
+            False,
+            f"{base_url} does not take this response format ({status}): {message}. Set llm.structured_output: auto (or "
+            "json_object, or text)",
+        )
     return Failure(
         "bad_request",
         False,
-        f"{base_url} refused the request ({status}): {_message(error)}. If it names the schema, set llm.schema_limits: false; "
-        "if a parameter, see llm.temperature and llm.extra_body",
+        f"{base_url} refused the request ({status}): {message}. If it names the schema, set llm.schema_limits: false, or "
+        "llm.structured_output: json_object; if a parameter, see llm.temperature and llm.extra_body",
     )
 
 
@@ -77,10 +89,19 @@ def fatal_error(failure: Failure) -> EndpointError:
 
 
 def _retry_after(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:  # an HTTP date: rare, and a back-off does as well
+    if value is None:
         return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if until.tzinfo is None:  # "-0000": a date without a zone is UTC
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _message(error: openai.APIStatusError) -> str:

@@ -21,7 +21,8 @@ _RANDOM_CHOICES = 5
 def align(state: State, deps: Deps) -> State:
     """Fit weights, choose the result, score it, and keep the round."""
     round, config = state["round"], deps.config
-    ids, pool = deps.pool_rows()
+    # A thread that is rewound to an earlier round finds the samples of later ones in the store already.
+    ids, pool = deps.pool_rows(before_round=round + 1)
     alignment = align_pool(
         pool,
         deps.real.reference(),

@@ -22,6 +22,7 @@ from synalign_agent.deps import Deps
 from synalign_agent.nodes.generate import NODE as GENERATE
 from synalign_agent.records import DemonstrationCluster, content_id
 from synalign_agent.state import State
+from synalign_agent.stores.reviews import pool
 from synalign_agent.stores.vectors import kmeans_medoids, nearest_available
 
 _STREAM = 1
@@ -45,7 +46,7 @@ def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
     label_of = {cluster.id: cluster.label for cluster in deps.store.clusters()}
     calls = [call for call in deps.store.calls(node=GENERATE) if call.state == "done" and call.round < round]
     asked = Counter(label_of[call.cluster_id] for call in calls)
-    accepted = Counter(sample.label for sample in deps.store.samples(before_round=round))
+    accepted = Counter(sample.label for sample in pool(deps.store, before_round=round))
     labels = deps.real.labels
     return plan_clusters(
         wanted=np.ceil(deps.quotas * config.align.oversampling).astype(np.int64),

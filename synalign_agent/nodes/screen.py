@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +14,14 @@ from numpy.typing import NDArray
 from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
 from synalign_agent.gates.base import Candidate, Verdict
-from synalign_agent.gates.copy_check import check_cosine, check_words
+from synalign_agent.gates.copy_check import check_cosine
 from synalign_agent.gates.duplicate import check_duplicates
 from synalign_agent.gates.label_check import check_judgement, check_vote
-from synalign_agent.gates.length import check_length, check_repetition
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
-from synalign_agent.nodes.generate import NODE as GENERATE
-from synalign_agent.records import CallRecord, Rejection, Sample, content_id
-from synalign_agent.schemas import GeneratedTexts, LabelJudgement, judgement_schema
+from synalign_agent.nodes.replies import GENERATE, RoundCalls, check_texts, read_replies
+from synalign_agent.records import Rejection, Sample, content_id
+from synalign_agent.schemas import LabelJudgement, judgement_schema
 from synalign_agent.state import State
 
 _STREAM = 4
@@ -31,9 +32,9 @@ _JUDGE_MAX_TOKENS = 60
 async def screen(state: State, deps: Deps) -> State:
     """Admit the round's texts that pass every gate; store every other one with its reason."""
     round = state["round"]
-    candidates, rejections = await asyncio.to_thread(_read_replies, deps, round)
-    survivors = await asyncio.to_thread(_check_texts, deps, candidates, rejections, round)
-    X, nearest = await asyncio.to_thread(_embed, deps, survivors)
+    await deps.ahead.finish()
+    survivors, blocks, rejections = await asyncio.to_thread(_read, deps, round)
+    X, nearest = await asyncio.to_thread(_embed, deps, survivors, blocks)
     verdicts = await asyncio.to_thread(_check_vectors, deps, round, survivors, X, nearest)
     limits: list[str] = []
     if deps.config.gates.label_check.method == "llm":
@@ -42,50 +43,25 @@ async def screen(state: State, deps: Deps) -> State:
     return {"limits_hit": limits} if limits else {}
 
 
-def _read_replies(deps: Deps, round: int) -> tuple[list[Candidate], list[Rejection]]:
-    label_of = {cluster.id: cluster.label for cluster in deps.store.clusters(round)}
-    order = {cluster_id: place for place, cluster_id in enumerate(label_of)}
-    candidates: list[Candidate] = []
-    rejections: list[Rejection] = []
-    last_attempts: dict[str, CallRecord] = {}
-    for call in deps.store.calls(round=round, node=GENERATE):
-        last_attempts[call.key] = call
-    for call in sorted(last_attempts.values(), key=lambda call: (order[call.cluster_id], call.draw)):
-        label = label_of[call.cluster_id]
-        if call.state != "done":
-            problem = ReplyProblem(f"call_{call.error_class or call.state}", call.error or "")
-            rejections.append(_reject_reply(call, label, problem))
-            continue
-        parsed = parse_reply(call.content, call.finish_reason, call.refusal, GeneratedTexts)
-        if isinstance(parsed, ReplyProblem):
-            rejections.append(_reject_reply(call, label, parsed))
-            continue
-        for position, text in enumerate(parsed.texts):
-            candidates.append(Candidate(call.key, position, call.cluster_id, label, text.strip()))
-    return candidates, rejections
+def _read(deps: Deps, round: int) -> tuple[list[Candidate], list[int], list[Rejection]]:
+    order = RoundCalls.of(deps, round)
+    calls = deps.store.calls(round=round, node=GENERATE)
+    candidates, rejections = read_replies(deps, order, calls)
+    survivors, rejected = check_texts(deps, candidates)
+    rejections += [_reject_text(candidate, verdict, round) for candidate, verdict in rejected]
+    block_of = {call.key: order.block(call.cluster_id, call.draw) for call in calls}
+    return survivors, [block_of[candidate.call_key] for candidate in survivors], rejections
 
 
-def _check_texts(
-    deps: Deps, candidates: Sequence[Candidate], rejections: list[Rejection], round: int
-) -> list[Candidate]:
-    """Run the gates that need no embedding; append what they reject."""
-    gates, real_ids = deps.config.gates, [row.id for row in deps.real.rows]
-    survivors: list[Candidate] = []
-    for candidate in candidates:
-        verdict = (
-            check_length(candidate.text, deps.limits, limit_in_schema=bool(deps.config.llm.schema_limits))
-            or check_repetition(candidate.text, gates.max_repetition)
-            or check_words(candidate.text, deps.word_runs, real_ids)
-        )
-        if verdict is None:
-            survivors.append(candidate)
-        else:
-            rejections.append(_reject_text(candidate, verdict, round))
-    return survivors
-
-
-def _embed(deps: Deps, survivors: Sequence[Candidate]) -> tuple[NDArray[np.float32], list[tuple[str, float]]]:
-    X = deps.encoder.encode([candidate.text for candidate in survivors])
+def _embed(
+    deps: Deps, survivors: Sequence[Candidate], blocks: Sequence[int]
+) -> tuple[NDArray[np.float32], list[tuple[str, float]]]:
+    parts = [np.empty((0, deps.real_vectors.dimension), dtype=np.float32)]
+    # Block by block, as the background worker does it: what it has done is in the encoder's cache, and what it has not
+    # gets the same vectors to the last bit.
+    for _, group in groupby(zip(blocks, survivors, strict=True), key=itemgetter(0)):
+        parts.append(deps.encoder.encode([candidate.text for _, candidate in group]))
+    X = np.concatenate(parts)
     rows, similarities = deps.real_vectors.search(X, 1)
     return X, [
         (deps.real_vectors.ids[int(row[0])], float(similarity[0]))
@@ -155,7 +131,7 @@ async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdict
         if call.state != "done":
             verdicts[place] = Verdict("unjudged", f"{call.error_class}: {call.error}")
             return
-        parsed = parse_reply(call.content, call.finish_reason, call.refusal, LabelJudgement)
+        parsed = parse_reply(call.content, call.finish_reason, call.refusal, LabelJudgement, lenient=deps.model.lenient)
         if isinstance(parsed, ReplyProblem):
             verdicts[place] = Verdict("unjudged", f"{parsed.reason}: {parsed.detail}")
         else:
@@ -213,8 +189,3 @@ def _admit(
 def _reject_text(candidate: Candidate, verdict: Verdict, round: int) -> Rejection:
     id = content_id(candidate.call_key, str(candidate.position), verdict.reason)
     return Rejection(id, round, candidate.label, candidate.call_key, verdict.reason, verdict.detail, candidate.text)
-
-
-def _reject_reply(call: CallRecord, label: str, problem: ReplyProblem) -> Rejection:
-    id = content_id(call.key, problem.reason)
-    return Rejection(id, call.round, label, call.key, problem.reason, problem.detail, call.content or "")

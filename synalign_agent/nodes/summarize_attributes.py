@@ -61,7 +61,7 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
     if call.state != "done":
         # Dimensions are frozen for the whole session: an outage must not decide them.
         raise EndpointError(f"the attribute dimensions could not be proposed ({call.error}); resume to ask again")
-    parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions)
+    parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions, lenient=deps.model.lenient)
     if isinstance(parsed, ReplyProblem):
         await asyncio.to_thread(deps.store.admit, [], [_rejection(call, "", parsed)])
         dimensions = FALLBACK_DIMENSIONS
@@ -96,7 +96,9 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         return {"limits_hit": [error.limit]}
     parsed: AttributeValues | ReplyProblem
     if call.state == "done":
-        parsed = parse_reply(call.content, call.finish_reason, call.refusal, AttributeValues)
+        parsed = parse_reply(
+            call.content, call.finish_reason, call.refusal, AttributeValues, lenient=deps.model.lenient
+        )
     else:
         parsed = ReplyProblem(f"call_{call.error_class}", call.error or "")
     if not isinstance(parsed, ReplyProblem) and not parsed.root.keys() >= dimensions.keys():

@@ -33,6 +33,8 @@ class PromptTemplate:
     sha256: str
     """Hash of the file with LF line ends."""
     source: str
+    continues: frozenset[str] = frozenset()
+    """Hashes of earlier versions that render the same where the inputs added since are empty: their sessions go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def load_template(path: Path) -> PromptTemplate:
         front: dict[str, Any] = yaml.safe_load(header)
         name, version = str(front["name"]), str(front["version"])
         inputs, schema = frozenset(map(str, front["inputs"])), str(front["output_schema"])
+        continues = frozenset(map(str, front.get("continues", ())))
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path}: needs front matter between two `---` lines with name, version, inputs and output_schema ({error})"
@@ -109,7 +112,7 @@ def load_template(path: Path) -> PromptTemplate:
     if unused := sorted(inputs - used):
         raise ConfigError(f"{path}: declares {', '.join(unused)} under inputs but never uses it")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return PromptTemplate(name, version, inputs, schema, body, digest, str(path))
+    return PromptTemplate(name, version, inputs, schema, body, digest, str(path), continues)
 
 
 def environment() -> SandboxedEnvironment:

@@ -12,11 +12,13 @@ import pandas as pd
 
 from synalign_agent.config import SessionConfig
 from synalign_agent.records import content_id
+from synalign_agent.stores import reviews
 from synalign_agent.stores.base import SessionStore
 
 _COLUMNS = (
     "text", "label", "weight", "selected", "copies", "sample_id", "round", "attributes", "demonstration_ids",
     "nearest_real_id", "nearest_similarity", "prompt", "prompt_version", "prompt_sha256", "model", "seed", "call_key",
+    "edited_from",
 )  # fmt: skip
 
 
@@ -30,9 +32,9 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
     clusters = {cluster.id: cluster for cluster in store.clusters()}
     calls = {call.key: call for call in store.calls(node="generate") if call.state == "done"}
     rows: list[dict[str, Any]] = []
-    for sample in store.samples():
+    for sample in reviews.pool(store):
         choice, call = choices.get(sample.id), calls[sample.call_key]
-        attributes = store.attributes_of(sample.cluster_id)
+        attributes = reviews.attributes_in_force(store, sample.cluster_id)
         rows.append(
             {
                 "text": sample.text,
@@ -53,10 +55,13 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
                 "model": call.model,
                 "seed": call.seed,
                 "call_key": sample.call_key,
+                "edited_from": sample.edited_from,
             }
         )
     # Types are set, so that an empty pool is written like a full one.
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"selected": bool, "copies": int, "weight": float})
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(
+        {"selected": bool, "copies": int, "weight": float, "edited_from": "string"}
+    )
     return frame
 
 

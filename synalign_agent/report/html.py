@@ -65,6 +65,7 @@ def render_report(
     samples: Sequence[Mapping[str, Any]],
     attributes: Sequence[Mapping[str, Any]],
     config_yaml: str,
+    ledger: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page. The same arguments give the same page.
 
@@ -77,12 +78,13 @@ def render_report(
             similar are shown.
         attributes: demonstration clusters with `label`, `attributes` and `demonstrations`.
         config_yaml: the configuration.
+        ledger: what the calls cost and bought, as in `report/ledger.py`; None leaves its tables out.
     """
     figures = _figures_html(rounds, points)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=_number, usd=_usd, duration=_duration, shorten=_shorten)
+    environment.filters.update(number=_number, usd=_usd, duration=_duration, shorten=_shorten, thousandth=_thousandth)
     source = resources.files("synalign_agent.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     pairs = sorted(samples, key=lambda row: _or(row["nearest_similarity"], -math.inf), reverse=True)[:_MAX_PAIRS]
     return environment.from_string(source).render(
@@ -108,7 +110,14 @@ def render_report(
         tokens=_with_keys(summary.get("tokens"), ("prompt", "completion")),
         coverage=_with_keys(summary.get("coverage"), ("explored", "random", "n_demonstrations")),
         config_yaml=config_yaml,
+        ledger=ledger,
+        forks=[_fork_sentence(fork) for fork in summary.get("lineage") or ()],
     )
+
+
+def _fork_sentence(fork: Mapping[str, Any]) -> str:
+    changes = "; ".join(fork["changes"]) or "nothing in the configuration"
+    return f"Forked from session {fork['parent']} at round {fork['from_round']}, changing {changes}."
 
 
 def _figures_html(rounds: Sequence[Mapping[str, Any]], points: Sequence[MapPoint]) -> dict[str, Markup]:
@@ -313,6 +322,11 @@ def _rounded(n: float) -> str:
 
 def _usd(value: float | None) -> Markup:
     return _NOT_MEASURED if value is None else Markup("${}").format(_number(value))
+
+
+def _thousandth(value: float | None) -> float | None:
+    """Turn a price of 1, which no MMD² ever falls by, into one of 0.001."""
+    return None if value is None else value / 1000
 
 
 def _duration(seconds: float | None) -> Markup:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from synalign_agent.report.ledger import ledger
+from synalign_agent.state import WAITING
 from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.reviews import standing
 
+LINEAGE = "lineage"
+"""Key of the fact that says which sessions this one was forked from, as a JSON list, oldest first."""
 DATASET = "export/dataset.parquet"
 POOL = "export/pool.parquet"
 REPORT = "report.html"
+_VERDICTS = ("approve", "edit", "reject")
 
 _NOT_MEASURED: dict[str, Any] = {
     "n_selected": 0,
@@ -31,15 +38,17 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
     rounds = store.rounds()
     last = rounds[-1] if rounds else _NOT_MEASURED
     totals = store.call_totals()
+    given = standing(store.decisions())
     config = yaml.safe_load(store.meta("config") or "{}")
     paths = {"dataset": DATASET, "pool": POOL, "report": REPORT}
     return {
         "thread_id": folder.name,
+        "lineage": lineage_of(store),
         "status": status,
         "stop_reason": store.meta("stop_reason") or None,
         "n_requested": config.get("n_samples"),
         "n_selected": last["n_selected"],
-        "n_pool": store.count_samples(),
+        "n_pool": _count_pool(store),
         "n_rounds": len(rounds),
         "mmd2": {**last["mmd2"], "reference": last["scored_on"]},
         "n_eq": last["n_eq"],
@@ -48,6 +57,10 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
         "per_label": last["per_label"],
         "coverage": last["coverage"],
         "rejections": store.rejection_counts(),
+        "review": {
+            "pending": status == WAITING,
+            **{verdict: sum(found.verdict == verdict for found in given.values()) for verdict in _VERDICTS},
+        },
         "calls": {
             "done": totals.done,
             "failed": totals.failed,
@@ -61,3 +74,29 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
         "warnings": (store.meta("warnings") or "").splitlines(),
         "paths": {name: str(folder / path) if (folder / path).exists() else None for name, path in paths.items()},
     }
+
+
+def read_ledger(store: SessionStore) -> dict[str, Any]:
+    """Return what the session's calls cost and bought (see `report/ledger.py`), summed up by the store."""
+    config = yaml.safe_load(store.meta("config") or "{}")
+    prices = (config.get("llm") or {}).get("prices") or {}
+    forks = lineage_of(store)
+    return ledger(
+        store.call_groups(),
+        store.rounds(),
+        n_accepted=_count_pool(store),
+        repeated=store.call_totals().repeated,
+        priced=any(prices.values()),
+        inherited_rounds=forks[-1]["from_round"] - 1 if forks else 0,
+    )
+
+
+def lineage_of(store: SessionStore) -> list[dict[str, Any]]:
+    """Return the forks that led to this session, oldest first: `parent`, `from_round`, `overrides`, `changes`, `forked_at`."""
+    return list(json.loads(store.meta(LINEAGE) or "[]"))
+
+
+def _count_pool(store: SessionStore) -> int:
+    """Count the samples that no person rejected or replaced, without reading their texts."""
+    decisions = standing(store.decisions(kind="sample"))
+    return store.count_samples() - sum(found.verdict != "approve" for found in decisions.values())

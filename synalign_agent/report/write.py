@@ -14,8 +14,10 @@ from synalign_agent.report.card import render_card
 from synalign_agent.report.export import write_atomically, write_dataset
 from synalign_agent.report.figures import MapPoint, project_2d
 from synalign_agent.report.html import render_report
-from synalign_agent.report.summary import REPORT, summarize
+from synalign_agent.report.summary import REPORT, read_ledger, summarize
 from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.reviews import attributes_in_force
+from synalign_agent.stores.reviews import pool as reviewed_pool
 from synalign_agent.stores.vectors import VectorStore
 
 _MAP_POINTS = 1500
@@ -40,7 +42,8 @@ def write_outputs(
     summary = summarize(folder, store, status=status)
     rounds = store.rounds()
     write_atomically(export / "README.md", lambda path: path.write_text(render_card(summary, config), encoding="utf-8"))
-    document = {**summary, "rounds": rounds, "config_fingerprint": config.fingerprint()}
+    ledger = read_ledger(store)
+    document = {**summary, "rounds": rounds, "ledger": ledger, "config_fingerprint": config.fingerprint()}
     write_atomically(
         folder / "report.json",
         lambda path: path.write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8"),
@@ -49,6 +52,7 @@ def write_outputs(
     page = render_report(
         summary=summary,
         rounds=rounds,
+        ledger=ledger,
         points=_map_points(store, real, real_vectors, pool_vectors, set(selected["sample_id"])),
         rejection_examples=_rejection_examples(store),
         samples=[
@@ -64,7 +68,7 @@ def write_outputs(
         attributes=[
             {
                 "label": cluster.label,
-                "attributes": store.attributes_of(cluster.id),
+                "attributes": attributes_in_force(store, cluster.id),
                 "demonstrations": real.texts(cluster.member_ids),
             }
             for cluster in store.clusters()[:_NEAREST_PAIRS]
@@ -79,7 +83,7 @@ def _map_points(
 ) -> list[MapPoint]:
     rng = np.random.default_rng(0)
     # An export may look at a session that goes on: a sample of this moment may have no vector yet.
-    samples = [sample for sample in store.samples() if sample.id in pool_vectors]
+    samples = [sample for sample in reviewed_pool(store) if sample.id in pool_vectors]
     real_shown = [real.rows[place] for place in _some(rng, len(real.rows))]
     pool_shown = [samples[place] for place in _some(rng, len(samples))]
     projected = project_2d(

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from synalign_agent.records import (
+    CallGroup,
     CallRecord,
     CallTotals,
     Choice,
+    Decision,
+    DecisionKind,
     DemonstrationCluster,
     RealRow,
     Rejection,
@@ -56,11 +59,17 @@ class SessionStore(Protocol):
     def finish_call(self, call: CallRecord) -> None:
         """Write the outcome of an intended attempt (state `done` or `failed`)."""
 
+    def record_calls(self, calls: Sequence[CallRecord]) -> None:
+        """Do what `intend_call` and `finish_call` do, all or none: first all intents, then all outcomes."""
+
     def done_call(self, key: str) -> CallRecord | None:
-        """Return the finished call with this key, if there is one."""
+        """Return the finished call with this key, if there is one; a fork finds those that it inherited too."""
 
     def next_attempt(self, key: str) -> int:
         """Return the number of the next attempt of this call, from 1."""
+
+    def look_up_calls(self, keys: Sequence[str]) -> dict[str, tuple[CallRecord | None, int]]:
+        """Return key -> (finished call, number of the next attempt), as `done_call` and `next_attempt` do for one."""
 
     def mark_lost_calls(self) -> int:
         """Turn every `intended` attempt into `lost` and return how many; called when no other process can be running it."""
@@ -70,6 +79,9 @@ class SessionStore(Protocol):
 
     def call_totals(self) -> CallTotals:
         """Sum up the journal."""
+
+    def call_groups(self) -> list[CallGroup]:
+        """Sum up the journal by what attempts have in common, in the order of `CallGroup.order`."""
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
         """Keep a round's accepted samples and rejections, all or none."""
@@ -97,6 +109,26 @@ class SessionStore(Protocol):
 
     def choices(self, round: int) -> list[Choice]:
         """Return what a round's alignment chose."""
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Keep what people decided, all or none; one with a known id changes nothing."""
+
+    def decisions(self, kind: DecisionKind | None = None, round: int | None = None) -> list[Decision]:
+        """Return decisions in the order of writing, conflicting ones too: of those about one item, the last counts."""
+
+    def claim(self, owner: str) -> str | None:
+        """Take the session for the process named `owner` until the store is closed or the process ends.
+
+        Returns:
+            None, or the name of the process that has it, where processes on several machines can reach the store. A store in
+            a folder leaves that to the folder's lock file and returns None.
+        """
+
+    def release(self) -> None:
+        """Give a claimed session back."""
+
+    def claimed_by(self) -> str | None:
+        """Return who has claimed the session, or None if nobody has or the store leaves that to a lock file."""
 
     def close(self) -> None:
         """Release files and connections."""

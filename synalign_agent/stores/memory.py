@@ -10,14 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from synalign_agent.records import (
+    CallGroup,
     CallRecord,
     CallTotals,
     Choice,
+    Decision,
+    DecisionKind,
     DemonstrationCluster,
     RealRow,
     Rejection,
     Sample,
     Split,
+    group_calls,
     sum_calls,
 )
 
@@ -34,6 +38,7 @@ class MemorySessionStore:
         self._calls: dict[tuple[str, int], CallRecord] = {}
         self._samples: dict[str, Sample] = {}
         self._rejections: dict[str, Rejection] = {}
+        self._decisions: dict[str, Decision] = {}
         self._rounds: dict[int, tuple[dict[str, Any], bytes, list[Choice]]] = {}
 
     def meta(self, key: str) -> str | None:
@@ -71,14 +76,25 @@ class MemorySessionStore:
 
     def finish_call(self, call: CallRecord) -> None:
         with self._lock:
-            if self._calls[call.key, call.attempt].state == "intended":
+            attempt = self._calls.get((call.key, call.attempt))
+            if attempt is not None and attempt.state == "intended":
                 self._calls[call.key, call.attempt] = call
+
+    def record_calls(self, calls: Sequence[CallRecord]) -> None:
+        with self._lock:
+            for call in (one for one in calls if one.state == "intended"):
+                self.intend_call(call)
+            for call in (one for one in calls if one.state != "intended"):
+                self.finish_call(call)
 
     def done_call(self, key: str) -> CallRecord | None:
         return next((call for call in self.calls() if call.key == key and call.state == "done"), None)
 
     def next_attempt(self, key: str) -> int:
         return 1 + max((call.attempt for call in self.calls() if call.key == key), default=0)
+
+    def look_up_calls(self, keys: Sequence[str]) -> dict[str, tuple[CallRecord | None, int]]:
+        return {key: (self.done_call(key), self.next_attempt(key)) for key in keys}
 
     def mark_lost_calls(self) -> int:
         with self._lock:
@@ -94,6 +110,9 @@ class MemorySessionStore:
 
     def call_totals(self) -> CallTotals:
         return sum_calls(self.calls())
+
+    def call_groups(self) -> list[CallGroup]:
+        return group_calls(self.calls())
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
         for sample in samples:
@@ -125,6 +144,25 @@ class MemorySessionStore:
 
     def choices(self, round: int) -> list[Choice]:
         return list(self._rounds[round][2]) if round in self._rounds else []
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        with self._lock:
+            for decision in decisions:
+                self._decisions.setdefault(decision.id, decision)
+
+    def decisions(self, kind: DecisionKind | None = None, round: int | None = None) -> list[Decision]:
+        with self._lock:
+            found = list(self._decisions.values())
+        return [one for one in found if kind in (None, one.kind) and round in (None, one.round)]
+
+    def claim(self, owner: str) -> str | None:
+        return None
+
+    def release(self) -> None:
+        """Do nothing: nobody else can reach it."""
+
+    def claimed_by(self) -> str | None:
+        return None
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

@@ -1,8 +1,13 @@
-"""Numbered, append-only migrations of `session.sqlite`. Never edit one that was released; add the next."""
+"""Numbered, append-only migrations of a session's database. Never edit one that was released; add the next.
+
+Written for SQLite, whose types are few; `stores/postgres.py` translates them. No statement holds a semicolon.
+"""
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from synalign_agent.errors import SessionError
 
@@ -33,28 +38,57 @@ MIGRATIONS: tuple[str, ...] = (
       round INTEGER NOT NULL, sample_id TEXT NOT NULL, weight REAL NOT NULL, copies INTEGER NOT NULL,
       PRIMARY KEY (round, sample_id));
     """,
+    """
+    ALTER TABLE calls ADD COLUMN cached INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE samples ADD COLUMN edited_from TEXT;
+    CREATE TABLE decisions (
+      id TEXT PRIMARY KEY, kind TEXT NOT NULL, item_id TEXT NOT NULL, round INTEGER NOT NULL, verdict TEXT NOT NULL,
+      edited TEXT, reason TEXT, reviewer TEXT NOT NULL, decided_at TEXT NOT NULL);
+    CREATE TABLE inherited_calls (
+      key TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+      cluster_id TEXT NOT NULL, draw INTEGER NOT NULL, prompt TEXT NOT NULL, prompt_version TEXT NOT NULL,
+      prompt_sha256 TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL,
+      bound_tokens INTEGER NOT NULL, bound_usd REAL NOT NULL, content TEXT, finish_reason TEXT, refusal TEXT,
+      error_class TEXT, error TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
+      seconds REAL NOT NULL, cached INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (key, attempt));
+    """,
 )
 
 
-def check_version(connection: sqlite3.Connection, path: str) -> None:
+class Schema(Protocol):
+    """A database whose schema has a version."""
+
+    def version(self) -> int:
+        """Return the number of migrations that the database has seen."""
+
+    def transaction(self) -> AbstractContextManager[Callable[[str], object]]:
+        """Alone among all processes, run statements, and keep all that they did or nothing."""
+
+    def set_version(self, number: int) -> None:
+        """Write the number, inside the transaction."""
+
+
+def check_version(version: int, place: str) -> None:
     """Refuse a database of a newer version of this package, without touching it.
 
     Raises:
         SessionError: it is newer.
     """
-    version = _version(connection)
     if version > len(MIGRATIONS):
         raise SessionError(
-            f"{path}: written by a newer synalign-agent (schema {version}, this one knows {len(MIGRATIONS)}); "
+            f"{place}: written by a newer synalign-agent (schema {version}, this one knows {len(MIGRATIONS)}); "
             "upgrade the package, nothing was changed"
         )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest schema, each step in its own transaction."""
-    for number, script in enumerate(MIGRATIONS[_version(connection) :], start=_version(connection) + 1):
-        connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def migrate(schema: Schema) -> None:
+    """Bring a database to the newest schema, each step in its own transaction: one that fails leaves the schema before it."""
+    while schema.version() < len(MIGRATIONS):
+        with schema.transaction() as run:
+            # Asked again, alone now: another process may have taken the step meanwhile.
+            number = schema.version() + 1
+            if number <= len(MIGRATIONS):
+                for statement in MIGRATIONS[number - 1].split(";"):
+                    if statement.strip():
+                        run(statement)
+                schema.set_version(number)

@@ -122,6 +122,14 @@ class VectorStore:
         found: Vectors = np.asarray(self._buffer[np.array([self._row_of[id] for id in ids], dtype=np.int64)])
         return found
 
+    def first(self, n: int) -> VectorStore:
+        """Return a store of the first n rows, bit for bit; it shares their memory until it grows."""
+        part = type(self)(self.model_id, self.dimension, exact_rows=self._exact_rows)
+        part._buffer, part.ids = self.matrix[:n], self.ids[:n]
+        part._row_of = {id: row for row, id in enumerate(part.ids)}
+        part._index(grown_from=n)
+        return part
+
     def search(self, queries: NDArray[np.floating[Any]], k: int, among: Rows | None = None) -> tuple[Rows, Vectors]:
         """Find the nearest vectors of each query.
 

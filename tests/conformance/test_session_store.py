@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synalign_agent.records import (
@@ -15,27 +15,45 @@ from synalign_agent.records import (
     CallRecord,
     CallTotals,
     Choice,
+    Decision,
     DemonstrationCluster,
     RealRow,
     Rejection,
     Sample,
     Split,
+    content_id,
+    group_calls,
     sum_calls,
 )
 from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.encryption import Cipher
 from synalign_agent.stores.memory import MemorySessionStore
+from synalign_agent.stores.postgres import PostgresSessionStore
 from synalign_agent.stores.session import SqliteSessionStore
 
-MAKERS: dict[str, Callable[[Path], SessionStore]] = {
-    "memory": lambda folder: MemorySessionStore(),
-    "sqlite": lambda folder: SqliteSessionStore(folder / "session.sqlite"),
-}
-TEXT = 'it\'s "größer"; DROP TABLE real; -- 😀\n\x00 end'
+KEY = bytes(range(32))
+NAMES = ("memory", "sqlite", "encrypted", "postgres")
+Maker = Callable[[Path], SessionStore]
 
 
-@pytest.fixture(params=MAKERS)
+def maker(name: str, request: pytest.FixtureRequest) -> Maker:
+    """Return what makes a store of its own for each folder."""
+    if name == "memory":
+        return lambda folder: MemorySessionStore()
+    if name == "sqlite":
+        return lambda folder: SqliteSessionStore(folder / "session.sqlite")
+    if name == "encrypted":
+        return lambda folder: SqliteSessionStore(folder / "session.sqlite", Cipher(KEY))
+    url = request.getfixturevalue("postgres_url")
+    return lambda folder: PostgresSessionStore(url, content_id(str(folder)))
+
+
+TEXT = 'it\'s "größer"; DROP TABLE real; -- 😀\n\x00 \U0010ffff0 100 % %s ? end'
+
+
+@pytest.fixture(params=NAMES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
-    made = MAKERS[request.param](tmp_path)
+    made = maker(request.param, request)(tmp_path)
     yield made
     made.close()
 
@@ -82,11 +100,18 @@ def same(one: CallTotals, two: CallTotals) -> bool:
     return replace(one, cost_usd=0, charged_usd=0) == replace(two, cost_usd=0, charged_usd=0)
 
 
+def decision(n: int, round: int = 1, **others: Any) -> Decision:
+    fields: dict[str, Any] = {"kind": "sample", "item_id": f"sample{n}", "round": round, "verdict": "approve"}
+    by = {"reviewer": "ada", "decided_at": "2026-01-01T00:00:00Z"}
+    return Decision.of(**{**fields, **by, **others})
+
+
 def everything(store: SessionStore) -> list[Any]:
     return [
         store.real_rows(), store.clusters(), store.calls(), store.samples(), store.rejections(), store.rounds(),
         store.call_totals(), store.rejection_counts(), store.count_samples(), store.meta("key"),
         [store.choices(n) for n in (1, 2)], [store.witness(n) for n in (1, 2)], store.attributes_of("cluster1"),
+        store.decisions(), store.call_groups(),
     ]  # fmt: skip
 
 
@@ -101,11 +126,12 @@ def fill(store: SessionStore) -> None:
     store.finish_call(failed(call("b")))
     store.admit([sample(1), sample(2, round=2)], [rejection(1), rejection(2, round=2)])
     store.add_round(1, {"mmd2": 0.5}, b"\x00\x01", [Choice("sample1", 0.5, 1)])
+    store.add_decisions([decision(1), decision(2, round=2)])
 
 
 def test_a_new_store_is_empty(store: SessionStore) -> None:
     assert everything(store) == [
-        [], [], [], [], [], [], CallTotals(), {}, 0, None, [[], []], [None, None], {},
+        [], [], [], [], [], [], CallTotals(), {}, 0, None, [[], []], [None, None], {}, [], [],
     ]  # fmt: skip
     assert store.done_call("key1") is None and store.next_attempt("key1") == 1 and store.mark_lost_calls() == 0
 
@@ -122,6 +148,7 @@ def test_writing_nothing_is_allowed(store: SessionStore) -> None:
     store.add_real([])
     store.add_clusters([])
     store.admit([], [])
+    store.add_decisions([])
     assert everything(store) == before
 
 
@@ -177,6 +204,7 @@ def test_what_is_returned_can_be_changed_without_changing_the_store(store: Sessi
     store.choices(1).clear()
     store.real_rows().clear()
     store.samples().clear()
+    store.decisions().clear()
     store.rejection_counts().clear()
     assert everything(store) == before
 
@@ -220,6 +248,38 @@ def test_attempts_are_numbered_by_call(store: SessionStore) -> None:
     assert store.calls() == [failed(call()), done(second)]
 
 
+def test_calls_may_be_recorded_many_at_once(store: SessionStore) -> None:
+    both = call("both")
+    store.intend_call(call("open"))
+    store.record_calls([done(both), call("new"), done(call("open")), both, failed(call("never intended"))])
+    store.record_calls([])
+    assert store.calls() == [done(call("open")), call("new"), done(both)]
+    store.record_calls([failed(both), failed(call("new")), call("new", bound=7)])
+    assert store.calls() == [done(call("open")), failed(call("new")), done(both)]
+
+
+def test_recording_calls_is_all_or_nothing(store: SessionStore) -> None:
+    if isinstance(store, MemorySessionStore):
+        pytest.skip("a dictionary takes every text")
+    with pytest.raises(UnicodeEncodeError):
+        store.record_calls([call("good"), done(call("good")), call("lone \ud83d surrogate")])
+    assert store.calls() == []
+
+
+def test_calls_are_looked_up_many_at_once(store: SessionStore) -> None:
+    store.record_calls([call("done"), done(call("done")), call("failed"), failed(call("failed")), call("open")])
+    again = call("failed", attempt=2)
+    store.record_calls([again, done(again), call("done", attempt=2), done(call("done", attempt=2), content="other")])
+    assert store.look_up_calls(["open", "done", "none", "failed", "done"]) == {
+        "open": (None, 2), "done": (done(call("done")), 3), "none": (None, 1), "failed": (done(again), 3),
+    }  # fmt: skip
+    many = [f"key{n}" for n in range(1203)]
+    store.record_calls([call(many[-1]), done(call(many[-1]))])
+    found = store.look_up_calls(many)
+    assert list(found) == many and found[many[0]] == (None, 1) and found[many[-1]] == (done(call(many[-1])), 2)
+    assert store.look_up_calls([]) == {}
+
+
 def test_open_calls_are_lost_and_no_others(store: SessionStore) -> None:
     for key in "abc":
         store.intend_call(call(key))
@@ -248,8 +308,8 @@ CLASSES = [*sorted(UNBILLED), "timeout", "connection", "malformed_response"]
 OUTCOMES: list[Literal["intended", "done", "failed", "lost"]] = ["intended", "done", "failed", "lost"]
 
 
-@pytest.mark.parametrize("name", MAKERS)
-@settings(derandomize=True, max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", NAMES)
+@settings(derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(
@@ -264,9 +324,12 @@ OUTCOMES: list[Literal["intended", "done", "failed", "lost"]] = ["intended", "do
     )
 )
 def test_totals_are_the_sum_of_the_calls(
-    tmp_path_factory: pytest.TempPathFactory, name: str, outcomes: list[tuple[int, str, str, int, int, int]]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    outcomes: list[tuple[int, str, str, int, int, int]],
 ) -> None:
-    made = MAKERS[name](tmp_path_factory.mktemp("totals"))
+    made = maker(name, request)(tmp_path_factory.mktemp("totals"))
     # Lost ones first: marking takes all that are open.
     lost = [outcome for outcome in outcomes if outcome[1] == "lost"]
     for key, *_, bound in lost:
@@ -281,9 +344,16 @@ def test_totals_are_the_sum_of_the_calls(
             made.finish_call(done(intended, prompt, completion))
         elif state == "failed":
             made.finish_call(failed(intended, error_class))
-    calls, totals = made.calls(), made.call_totals()
+    calls, totals, made_groups = made.calls(), made.call_totals(), made.call_groups()
     made.close()
     assert same(totals, sum_calls(calls))
+    groups, expected = made_groups, group_calls(calls)
+    assert [group.order for group in groups] == [group.order for group in expected]
+    for one, two in zip(groups, expected, strict=True):
+        assert (one.n, one.n_without_usage, one.prompt_tokens, one.completion_tokens) == (
+            two.n, two.n_without_usage, two.prompt_tokens, two.completion_tokens,
+        )  # fmt: skip
+        assert (one.cost_usd, one.seconds) == pytest.approx((two.cost_usd, two.seconds), abs=1e-9)
     assert totals.n_attempts == len(outcomes)
     assert totals.done == sum(one[1] == "done" for one in outcomes)
     assert sum(totals.failed_by_class.values()) == totals.failed == sum(one[1] == "failed" for one in outcomes)
@@ -310,6 +380,23 @@ def test_totals_charge_what_is_known_and_the_bound_where_it_is_not(store: Sessio
     assert dict(totals.failed_by_class) == {"timeout": 1, "rate_limit": 1}
 
 
+def test_a_reply_from_the_shared_cache_is_done_counted_and_free(store: SessionStore) -> None:
+    store.intend_call(call("paid"))
+    store.finish_call(done(call("paid"), 10, 5))
+    for key, tokens in (("cached", 0), ("cached-with-use", 7)):
+        store.intend_call(call(key))
+        store.finish_call(replace(done(call(key), tokens, 0), cached=True, cost_usd=0.0))
+    assert [one.cached for one in store.calls()] == [False, True, True]
+    assert store.done_call("cached") == replace(done(call("cached"), 0, 0), cached=True, cost_usd=0.0)
+    totals = store.call_totals()
+    assert (totals.done, totals.cached, totals.charged_tokens, totals.n_attempts) == (3, 2, 15, 1)
+    assert [(group.cached, group.n, group.n_without_usage) for group in store.call_groups()] == [
+        (False, 1, 0),
+        (True, 2, 1),
+    ]
+    assert same(totals, sum_calls(store.calls()))
+
+
 def test_a_finished_call_sent_again_is_counted(store: SessionStore) -> None:
     for attempt in (1, 2, 3):
         store.intend_call(call(attempt=attempt))
@@ -325,6 +412,13 @@ def test_samples_come_back_whole_in_order_and_before_a_round(store: SessionStore
     assert store.samples() == samples and store.count_samples() == 3
     assert store.samples(before_round=2) == samples[:2]
     assert store.samples(before_round=1) == [] == store.samples(before_round=0)
+
+
+def test_a_sample_remembers_which_one_a_person_rewrote_into_it(store: SessionStore) -> None:
+    rewritten = replace(sample(2, text=TEXT), edited_from="sample1")
+    store.admit([sample(1), rewritten], [])
+    assert store.samples() == [sample(1), rewritten]
+    assert [one.edited_from for one in store.samples()] == [None, "sample1"]
 
 
 def test_the_first_sample_and_rejection_of_an_id_win(store: SessionStore) -> None:
@@ -359,6 +453,41 @@ def test_the_first_outcome_of_a_round_wins_as_a_whole(store: SessionStore) -> No
     store.add_round(1, {"mmd2": 0.4}, b"2", [Choice("sample1", 0.5, 2), Choice("sample2", 0.5, 1)])
     assert (store.rounds(), store.witness(1)) == ([{"mmd2": 0.5}], b"1")
     assert store.choices(1) == [Choice("sample1", 1.0, 1)]
+
+
+def test_decisions_come_back_whole_in_the_order_of_writing_by_kind_and_round(store: SessionStore) -> None:
+    decisions = [
+        decision(3, round=2, verdict="reject", reason=TEXT),
+        decision(1, kind="attributes", item_id="cluster1", verdict="edit", edited='{"tone": "größer"}'),
+        decision(2, verdict="edit", edited=TEXT, reviewer="größer"),
+        decision(2, round=2, kind="attributes", item_id="cluster2"),
+    ]
+    store.add_decisions(decisions[:1])
+    store.add_decisions(decisions)
+    assert store.decisions() == decisions
+    assert store.decisions("sample") == [decisions[0], decisions[2]]
+    assert store.decisions(round=2) == [decisions[0], decisions[3]]
+    assert store.decisions("attributes", 1) == [decisions[1]] and store.decisions("sample", 3) == []
+
+
+def test_conflicting_decisions_are_all_kept_and_the_later_comes_last(store: SessionStore) -> None:
+    first = decision(1)
+    others = [
+        decision(1, reviewer="bob", verdict="reject", reason="dull"),
+        decision(1, decided_at="2025-01-01T00:00:00Z"),
+    ]
+    store.add_decisions([first])
+    store.add_decisions([*others, first])  # the repeated one stays where it was, whatever the clocks said
+    assert store.decisions() == [first, *others]
+
+
+def test_a_decisions_id_depends_on_all_of_it() -> None:
+    other: dict[str, Any] = {
+        "kind": "attributes", "item_id": "sample9", "round": 2, "verdict": "reject", "edited": "", "reason": "",
+        "reviewer": "bob", "decided_at": "2026-01-01T00:00:01Z",
+    }  # fmt: skip
+    ids = {decision(1).id} | {decision(1, **{name: value}).id for name, value in other.items()}
+    assert len(ids) == 1 + len(other) and decision(1).id == decision(1).id
 
 
 def test_what_is_given_can_be_changed_afterwards(store: SessionStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,9 @@ def test_hopeless_errors_stop_at_once_and_say_what_to_do(
     monkeypatch.setattr(chat_server, "script", lambda body, number: reply)
     with pytest.raises(EndpointError, match=advice):
         run(make_config())
-    assert len(chat_server.requests) <= 8  # those in flight together, none after
+    formats = Counter(str(body.get("response_format", {}).get("type")) for body in chat_server.requests)
+    assert max(formats.values()) <= 8  # those in flight together, none after
+    assert len(formats) == (3 if "response_format" in advice else 1)  # refused as a format, it is tried in the others
 
 
 def test_a_failing_endpoint_pauses_the_run_and_resume_finishes_it(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from support.chat_server import ChatServer
 
 from synalign_agent import graph as graph_module
@@ -140,3 +141,27 @@ def test_vectors_are_rebuilt_if_they_are_lost(make_config: MakeConfig) -> None:
             file.unlink()
         after = session.export()
     assert after["n_selected"] == before["n_selected"]
+
+
+def test_a_kill_after_the_last_write_of_a_step_is_not_taken_for_the_end(
+    make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's writes are saved and its checkpoint is not: LangGraph's `next` is empty then, as it is at the end."""
+    config = make_config(limits__max_rounds=1)
+    with monkeypatch.context() as patch:
+        put = AsyncSqliteSaver.aput
+        n_checkpoints = {"n": 0}
+
+        async def dies(self: Any, *arguments: Any) -> Any:
+            n_checkpoints["n"] += 1
+            if n_checkpoints["n"] == 4:
+                raise RuntimeError("power cut")
+            return await put(self, *arguments)
+
+        patch.setattr(AsyncSqliteSaver, "aput", dies)
+        with Session.create(config, thread_id="t") as session, pytest.raises(RuntimeError, match="power cut"):
+            session.run()
+    with Session.open("t", runs_dir=config.runs_dir) as session:
+        result = session.run()
+    assert (result["status"], result["n_rounds"]) == ("finished", 1)
+    assert result["n_selected"] > 0 and result["calls"]["repeated"] == 0

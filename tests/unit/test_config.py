@@ -181,7 +181,9 @@ def other(value: Any, name: str) -> Any:
         "align.label_prior": "uniform", "align.lengthscale_multipliers": [1.0], "target.mmd2": 0.5, "align.oversampling": 3.0,
         "llm.temperature": 1.0, "target.n_equivalent": 10.0, "limits.max_usd": 1.0, "llm.max_tokens": 100,
         "llm.base_url": "http://localhost:1/v1", "llm.model": "m", "encoder.model": "m", "encoder.device": "cpu",
-        "prompts_dir": "p",
+        "llm.response_cache": "replies.sqlite", "llm.structured_output": "text", "storage.url": "postgresql://host/db",
+        "storage.encryption_key_env": "KEY",
+        "prompts_dir": "p", "review.attributes": "flagged", "review.samples": "every_round",
     }  # fmt: skip
     if name in choices:
         return choices[name]
@@ -208,7 +210,9 @@ def test_the_fingerprint_counts_every_field_but_the_operational() -> None:
             assert base.changes(changed) == [f"{name}: {value!r} -> {other(value, name)!r}"]
     assert operational == {
         "runs_dir", "llm.api_key_env", "llm.concurrency", "llm.timeout_seconds", "llm.max_attempts", "llm.max_failed_share",
-        "llm.threads", "encoder.device", "encoder.batch_size", "explore.device",
+        "llm.threads", "llm.requests_per_minute", "llm.tokens_per_minute", "llm.response_cache",
+        "encoder.device", "encoder.batch_size", "explore.device",
+        "review.items_per_batch", "storage.url", "storage.checkpoints_kept", "storage.encryption_key_env",
     }  # fmt: skip
 
 
@@ -217,6 +221,12 @@ def test_the_fingerprint_is_16_hex_digits_and_does_not_depend_on_the_order_of_ke
     two = SessionConfig.parse({"llm": {"model": "m", "extra_body": {"b": 2, "a": 1}}, "seed": 1, **MINIMAL})
     assert one.fingerprint() == two.fingerprint()
     assert len(one.fingerprint()) == 16 and int(one.fingerprint(), 16) >= 0
+
+
+def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were() -> None:
+    # As computed by the release that knew neither; a change here makes every existing session ask for --accept-changes.
+    assert parse().fingerprint() == "bdb77731b1665fda"
+    assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
 
 
 def test_every_accepted_file_has_a_fingerprint(tmp_path: Path) -> None:
@@ -260,7 +270,7 @@ def test_walk_fields_yields_every_leaf_once_in_order() -> None:
     config = parse(llm={"model": "m"})
     walked = [(name, value) for name, _, value in walk_fields(config)]
     names = [name for name, _ in walked]
-    assert names[:2] == ["data.path", "data.format"] and names[-1] == "limits.max_usd"
+    assert names[:2] == ["data.path", "data.format"] and names[-1] == "storage.encryption_key_env"
     assert len(names) == len(set(names))
     assert {"seed", "llm.model", "llm.prices.prompt_usd_per_million_tokens", "gates.copy_check.max_cosine"} <= set(
         names

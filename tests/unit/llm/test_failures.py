@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from langchain_openai.chat_models.base import OpenAIContextOverflowError
 
 from synalign_agent.errors import EndpointError
 from synalign_agent.llm.failures import classify, fatal_error
@@ -34,6 +35,10 @@ def unreachable() -> openai.APIConnectionError:
 
 
 QUOTA = {"code": "insufficient_quota", "message": "You exceeded your current quota"}
+FORMAT = {"message": "'response_format.type' must be one of 'json_object', 'text'"}
+EXTRA_FIELD = {"message": "extra_forbidden: response_format"}
+# The endpoint knows the format, but not what this schema asks for: the schema is to be changed, not the format.
+BAD_SCHEMA = {"message": "Invalid schema for response_format 'GeneratedTexts': 'maxLength' is not permitted"}
 CASES: list[tuple[Exception, str, bool, bool]] = [
     # error, class, retryable, fatal
     (openai.APITimeoutError(REQUEST), "timeout", True, False),
@@ -59,7 +64,10 @@ CASES: list[tuple[Exception, str, bool, bool]] = [
     (status_error(openai.BadRequestError, 400), "bad_request", False, True),
     (status_error(openai.APIStatusError, 402), "bad_request", False, True),
     (status_error(openai.UnprocessableEntityError, 422), "bad_request", False, True),
-    (status_error(OpenAIContextOverflowError, 400), "context_overflow", False, False),
+    (status_error(openai.BadRequestError, 400, {"code": "context_length_exceeded"}), "context_overflow", False, False),
+    (status_error(openai.BadRequestError, 400, FORMAT), "unsupported_format", False, True),
+    (status_error(openai.UnprocessableEntityError, 422, EXTRA_FIELD), "unsupported_format", False, True),
+    (status_error(openai.BadRequestError, 400, BAD_SCHEMA), "bad_request", False, True),
     (openai.APIResponseValidationError(response(200), None), "malformed_response", True, False),
     (openai.APIError("no choices", REQUEST, body=None), "malformed_response", True, False),
     (TypeError("'NoneType' object is not subscriptable"), "malformed_response", True, False),
@@ -97,13 +105,27 @@ def test_calls_that_were_turned_away_are_free(name: str) -> None:
 @pytest.mark.parametrize("kind_and_status", [(openai.RateLimitError, 429), (openai.InternalServerError, 503)])
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("0", 0.0), ("-3", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("", None)],
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+    ],
 )
 def test_retry_after_is_read_in_seconds(
     kind_and_status: tuple[type[openai.APIStatusError], int], header: str, seconds: float | None
 ) -> None:
     failure = classify(status_error(*kind_and_status, retry_after=header), URL)
     assert failure.retryable and failure.retry_after_seconds == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    failure = classify(status_error(openai.RateLimitError, 429, retry_after=soon), URL)
+    assert 0 < (failure.retry_after_seconds or 0) <= 30
 
 
 def test_a_refused_request_passes_the_endpoints_words_on() -> None:

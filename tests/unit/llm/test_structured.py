@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from synalign_agent.llm.structured import ReplyProblem, parse_reply
+from synalign_agent.llm.structured import ReplyProblem, instruct, parse_reply
+from synalign_agent.prompting.render import Message
 from synalign_agent.schemas import AttributeValues, GeneratedTexts, LabelJudgement, ProposedDimensions
 
 GOOD = '{"texts": ["one", "two"]}'
@@ -153,3 +154,41 @@ def test_lone_surrogates_never_reach_the_stores(content: str, schema: type[BaseM
 def test_every_schema_is_read(content: str, schema: type[BaseModel], expected: Any) -> None:
     found = parse_reply(content, "stop", None, schema)
     assert isinstance(found, schema) and found.model_dump() == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Sure! " + GOOD,
+        GOOD + " Anything else?",
+        f"Here:\n```json\n{GOOD}\n```\nDone.",
+        '<think>{"texts": 1} no, {"a": 2}</think>' + GOOD,
+        "Use {braces} like this: " + GOOD,
+        '{"texts": ["draft"]} is better as ' + GOOD,
+    ],
+)
+def test_a_lenient_reader_finds_the_last_valid_object(content: str) -> None:
+    assert parse_reply(content, "stop", None, GeneratedTexts, lenient=True) == GeneratedTexts(texts=["one", "two"])
+
+
+@pytest.mark.parametrize("content", ["no braces", "{", "{" * 5000, '{"texts": []}', '{"texts": ["on', '{"a": 1}' * 200])
+def test_a_lenient_reader_invents_nothing(content: str) -> None:
+    found = parse_reply(content, "stop", None, GeneratedTexts, lenient=True)
+    assert isinstance(found, ReplyProblem) and found == parse_reply(content, "stop", None, GeneratedTexts)
+
+
+def test_a_lenient_reader_takes_no_cut_or_refused_reply() -> None:
+    assert isinstance(parse_reply(GOOD, "length", None, GeneratedTexts, lenient=True), ReplyProblem)
+    assert isinstance(parse_reply(GOOD, "stop", "no", GeneratedTexts, lenient=True), ReplyProblem)
+
+
+def test_the_schema_is_written_behind_the_system_message_or_becomes_one() -> None:
+    system, user = Message("system", "Be brief."), Message("user", "Write.")
+    [head, rest] = instruct([system, user], '{"type": "object"}')
+    assert (
+        head.role == "system"
+        and head.content.startswith("Be brief.\n\n")
+        and head.content.endswith('{"type": "object"}')
+    )
+    assert rest == user
+    assert [message.role for message in instruct([user], "{}")] == ["system", "user"]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from synalign_agent.errors import ConfigError
 from synalign_agent.prompting.catalog import PROMPT_NAMES, SUFFIX, PromptCatalog, load_template, packaged_prompts_dir
+from synalign_agent.prompting.render import render
 from synalign_agent.schemas import OUTPUT_SCHEMAS
 
 FRONT = "name: judge_label\nversion: 2.0.0\ninputs: [task, text]\noutput_schema: LabelJudgement\n"
@@ -149,3 +151,24 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_other_files_in_a_users_folder_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("notes", encoding="utf-8")
     assert PromptCatalog.load(str(tmp_path)) == PromptCatalog.load()
+
+
+def test_the_prompt_that_came_after_1_0_0_renders_the_same_without_guidance_and_says_whom_it_continues(
+    tmp_path: Path,
+) -> None:
+    shipped = PromptCatalog.load()["generate_samples"]
+    text = Path(shipped.source).read_text(encoding="utf-8")
+    first, _block, last = re.split(r"(?s)(\{% if guidance %\}\n.*?Write none like those\.\n\{% endif %\}\n)", text)
+    text = re.sub(r"(?m)^(# Without guidance|continues:).*\n", "", first + last)
+    text = text.replace("version: 1.1.0", "version: 1.0.0").replace(", guidance]", "]")
+    (tmp_path / "generate_samples.md.j2").write_text(text, encoding="utf-8")
+    before = load_template(tmp_path / "generate_samples.md.j2")
+    assert shipped.continues == {before.sha256}
+    values = {
+        "task": "t", "label": "l", "attributes": {"tone": "dry"}, "demonstrations": [["a"], ["b"]], "n": 2, "words": (1, 2),
+    }  # fmt: skip
+    for layout in ("none", "prompt", "chat"):
+        old, new = values | {"layout": layout}, values | {"layout": layout, "guidance": []}
+        assert render(shipped, new) == render(before, old)
+        guided = render(shipped, new | {"guidance": ["sounds like an advert"]})
+        assert "- sounds like an advert" in guided[0].content and guided[1:] == render(before, old)[1:]

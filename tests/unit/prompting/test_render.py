@@ -38,7 +38,7 @@ def template(body: str, *inputs: str) -> PromptTemplate:
 def generate_values(**changes: Any) -> dict[str, Any]:
     return {
         "task": "messages", "label": "billing", "attributes": {"tone": "angry"}, "demonstrations": [["one", "two"], ["three"]],
-        "layout": "prompt", "n": 3, "words": (4, 20), **changes,
+        "layout": "prompt", "n": 3, "words": (4, 20), "guidance": [], **changes,
     }  # fmt: skip
 
 

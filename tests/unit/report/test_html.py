@@ -42,6 +42,30 @@ def _summary():
     }  # fmt: skip
 
 
+def _ledger():
+    spent = {
+        "done": 431, "failed": 7, "in_flight_lost": 1, "cached": 23, "tokens": {"prompt": 121212, "completion": 34343},
+        "cost_usd": 0.4321, "seconds": 4000.0,
+    }  # fmt: skip
+    unknown = {**spent, "tokens": {"prompt": None, "completion": None}, "cost_usd": None}
+    gain = {"mmd2_gained": 0.004321, "tokens_per_mmd2": 7654321.0, "cost_usd_per_mmd2": 98.76}
+    none = dict.fromkeys(gain)
+    return {
+        "calls": {"done": 454, "cached": 23, "inherited": 77, "failed_by_class": {"rate_limit": 5, EVIL: 2}},
+        "inherited_cost_usd": 0.0765,
+        "by_prompt": {"generate_samples": spent, EVIL: unknown},
+        "by_node": {"generate": spent},
+        "per_accepted_sample": {"calls": 0.2672, "tokens": 96.54, "cost_usd": 0.0002681},
+        "by_round": [
+            {"round": 1, "calls": 200, "tokens": 80808, "cost_usd": 0.2, **none, "cumulative": none},
+            {
+                "round": 2, "calls": 231, "tokens": 74747, "cost_usd": 0.23, **gain,
+                "cumulative": {**gain, "cost_usd_per_mmd2": 53.1},
+            },
+        ],
+    }  # fmt: skip
+
+
 def _arguments():
     mmd2 = {"raw": 0.0123, "aligned": 0.00567, "floor": 0.0021, "floor_quantile": 0.0025, "target": 0.0025}
     return {
@@ -66,6 +90,7 @@ def _arguments():
             {"label": "negative", "attributes": {"tone": "dry & sad"}, "demonstrations": ["a dull film", EVIL]},
         ],
         "config_yaml": f"task: reviews # {EVIL}\n",
+        "ledger": _ledger(),
     }  # fmt: skip
 
 
@@ -269,3 +294,41 @@ def test_numbers(value, words):
 
 def test_same_arguments_same_page(page):
     assert render_report(**_arguments()) == page
+
+
+def test_ledger_has_every_number_and_a_dash_for_what_is_not_known(own):
+    for value in (
+        "Cost by prompt", "Cost by node", "Cost by round", "121,212", "34,343", "$0.4321", "1 h 6 min", "0.2672", "96.54",
+        "$0.0002681", "80,808", "0.004321", "rate_limit", "23",
+        "7,654", "$0.09876", "$0.05310",  # for a fall of 0.001
+    ):  # fmt: skip
+        assert value in own, value
+    row = own[own.index('<th scope="row">1</th><td>200</td>') :]
+    assert row[: row.index("</tr>")].count(MISSING) == 5
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in own
+
+
+def test_a_fork_says_where_it_comes_from_and_what_was_inherited():
+    fork = {
+        "parent": f"old {EVIL}",
+        "from_round": 3,
+        "overrides": {},
+        "changes": ["target.mmd2: 1 -> 2"],
+        "forked_at": "now",
+    }
+    page = _with_summary(lineage=[fork, {**fork, "parent": "first", "changes": []}])
+    assert (
+        "Forked from session old &lt;script&gt;alert(1)&lt;/script&gt; at round 3, changing target.mmd2: 1 -&gt; 2."
+        in page
+    )
+    assert "Forked from session first at round 3, changing nothing in the configuration." in page
+    assert "Calls inherited from the parent session</dt><dd>77" in page
+    assert "$0.07650" in page
+    assert "inherited" not in _with_summary(lineage=[])
+
+
+def test_a_page_without_a_ledger_has_the_totals():
+    arguments = {**_arguments(), "ledger": None}
+    page = _without_scripts(render_report(**arguments))
+    assert "Calls done" in page
+    assert "Cost by prompt" not in page

@@ -388,3 +388,16 @@ def test_a_store_is_searched_while_another_thread_adds(exact_rows: int) -> None:
         growing.result()
     assert len(store) == 3000 and store.matrix == pytest.approx(unit, abs=1e-6)
     assert store.measured_recall() > 0.95
+
+
+def test_first_rows_are_bit_for_bit_the_same_and_grow_on_their_own() -> None:
+    rng = np.random.default_rng(0)
+    whole = VectorStore("m", 8)
+    whole.add([str(n) for n in range(10)], rng.normal(size=(10, 8)).astype(np.float32))
+    part = whole.first(4)
+    assert (part.ids, len(part)) == (["0", "1", "2", "3"], 4)
+    assert np.array_equal(part.matrix, whole.matrix[:4])
+    part.add(["new"], rng.normal(size=(1, 8)))
+    assert (len(part), len(whole)) == (5, 10)
+    assert "new" not in whole and "9" not in part
+    assert np.array_equal(part.get(["0", "3"]), whole.get(["0", "3"]))

@@ -1,0 +1,271 @@
+"""A new session out of an old one: its first rounds as they are, its other calls ready to be used again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from synalign_agent import wiring
+from synalign_agent.config import SessionConfig
+from synalign_agent.errors import ConfigError, InputError, SessionError
+from synalign_agent.report.summary import LINEAGE
+from synalign_agent.state import Context, RoundSummary, State
+from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.vectors import VectorStore
+
+# Of how the parent ran, not of what it holds.
+_OF_THE_RUN = ("status", "stop_reason", "active_seconds", "reopened_with_changes")
+# The dimensions are proposed in round 1 and frozen from then on.
+_OF_ROUND_1 = ("dimensions",)
+_KERNEL = "align.lengthscale_multipliers:"
+_STORED_ALIKE = ("storage.url", "storage.encryption_key_env")
+
+
+def fork_session(
+    folder: Path,
+    *,
+    from_round: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    thread_id: str | None = None,
+) -> Path:
+    """Make a session beside `folder` that shares its rounds before `from_round`, and return the new folder.
+
+    The rounds before `from_round` are copied with everything that belongs to them. Replies to calls of later rounds are kept
+    aside: the fork uses one, instead of calling, whenever it asks exactly the same. The thread starts at `from_round`, and the
+    old session, which may be running, is only read.
+
+    Args:
+        folder: the old session.
+        from_round: first round that the fork makes itself, from 1 to one more than there are finished rounds (the default).
+        overrides: `{"target.mmd2": 0.01, ...}`, dotted fields of the configuration and their new values; None, for a field
+            that a model's profile fills in, stands for the profile's value.
+        thread_id: name of the new session; by default the old one's with `-fork` and a number that is free.
+
+    Raises:
+        InputError: the round is out of range, or the name cannot be one.
+        ConfigError: an override names no field, or has a value that the field cannot have.
+        SessionError: an override would change what both share, the new session exists, or the old one cannot be read.
+    """
+    target = folder.parent / (thread_id or _free_name(folder))
+    wiring.check_thread_id(thread_id or target.name)
+    if target.exists():
+        raise SessionError(f"{target}: exists already; choose another --thread-id")
+    if not (folder / wiring.DATABASE).is_file():
+        raise SessionError(
+            f"{folder}: no such session, or one that does not keep its state in {wiring.DATABASE}: only those fork"
+        )
+    with _made_whole(target) as unfinished:
+        _copy_database(folder / wiring.DATABASE, unfinished / wiring.DATABASE)
+        if (folder / "config.yaml").exists():
+            shutil.copy(folder / "config.yaml", unfinished)  # it says how the store is to be opened
+        store = wiring.open_store(unfinished)
+        try:
+            from_round = _checked_round(folder, store, from_round)
+            config, changes = _changed_config(folder, store, from_round, overrides or {})
+            sections = {"parent": folder.name, "from_round": from_round, "overrides": dict(overrides or {})}
+            lineage = json.loads(store.meta(LINEAGE) or "[]")
+            lineage.append(
+                {**sections, "changes": changes, "forked_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            )
+            rounds = store.rounds()[: from_round - 1]
+        finally:
+            store.close()
+        _cut(unfinished / wiring.DATABASE, from_round)
+        store = wiring.open_store(unfinished)
+        try:
+            store.set_meta(LINEAGE, json.dumps(lineage, ensure_ascii=False))
+            store.set_meta("active_seconds", str(rounds[-1]["seconds"] if rounds else 0.0))
+            wiring.keep_config(unfinished, store, config)
+            _take_vectors(folder / "vectors", unfinished / "vectors", store)
+        finally:
+            store.close()
+        if rounds:
+            _in_a_thread_of_its_own(_begin_thread(unfinished, config, rounds))
+    return target
+
+
+def _free_name(folder: Path) -> str:
+    numbers = itertools.count(1)
+    return next(name for n in numbers if not (folder.parent / (name := f"{folder.name}-fork{n}")).exists())
+
+
+@contextmanager
+def _made_whole(target: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `target` when the block ends and vanishes if it fails: nobody sees half of a fork."""
+    # The last part of the name is the fork's, because files in it name their session.
+    place = target.parent / f".fork-{os.getpid()}-{threading.get_ident()}"
+    unfinished = place / target.name
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        try:
+            unfinished.rename(target)
+        except OSError as error:
+            raise SessionError(f"{target}: cannot be made ({error}); choose another --thread-id") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    try:
+        # Read-only: the old session is neither migrated nor checkpointed, and may be written to meanwhile.
+        with (
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=30.0)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error as error:
+        raise SessionError(f"{source}: cannot be copied ({error}); nothing was changed") from None
+
+
+def _checked_round(folder: Path, store: SessionStore, from_round: int | None) -> int:
+    n_finished = len(store.rounds())
+    if from_round is None:
+        return n_finished + 1
+    if not 1 <= from_round <= n_finished + 1:
+        raise InputError(
+            f"session {folder.name} has finished {n_finished} rounds: a fork can start from round 1 to {n_finished + 1}, "
+            f"not {from_round}"
+        )
+    return from_round
+
+
+def _changed_config(
+    folder: Path, store: SessionStore, from_round: int, overrides: Mapping[str, Any]
+) -> tuple[SessionConfig, list[str]]:
+    """Return the fork's resolved configuration and how it differs from the parent's."""
+    stored = store.meta("config")
+    if stored is None:
+        raise SessionError(f"{folder}: the session was never started, so there is nothing to fork")
+    raw = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").model_dump()
+    for dotted, value in overrides.items():
+        _set_field(raw, dotted, value)
+    # A session's folder is where it lies, whatever the file says.
+    config = SessionConfig.parse({**raw, "runs_dir": str(folder.parent)}, source="--set")
+    config = wiring.resolve(config)
+    changes = wiring.changes_since(store, config)
+    _refuse(folder, changes, from_round)
+    return config, changes
+
+
+def _set_field(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    node: Any = raw
+    *parents, last = dotted.split(".")
+    for name in parents:
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        raise ConfigError(f"--set {dotted}: unknown field; `synalign config schema` lists the known ones")
+    if dotted == "runs_dir":
+        raise ConfigError("--set runs_dir: a fork lies beside its parent; move the folder afterwards")
+    if dotted in _STORED_ALIKE:
+        raise ConfigError(f"--set {dotted}: a fork is stored and encrypted as its parent is")
+    node[last] = value
+
+
+def _refuse(folder: Path, changes: Sequence[str], from_round: int) -> None:
+    fixed = [change for change in changes if change.startswith(wiring.FIXED)]
+    if fixed:
+        raise SessionError(
+            f"a fork of {folder.name} shares its real rows, their split into reference and hold-out, and their vectors, which "
+            "depend on data, seed and encoder:\n  "
+            + "\n  ".join(fixed)
+            + "\nStart a new session with `synalign run` instead"
+        )
+    kernel = [change for change in changes if change.startswith(_KERNEL)]
+    if kernel and from_round > 1:
+        raise SessionError(
+            f"the MMD² of the {from_round - 1} rounds that the fork shares with {folder.name} were measured with the kernel that "
+            "this would change, so that later ones could not be compared with them:\n  " + "\n  ".join(kernel) + "\n"
+            "Fork from round 1, which shares no distances"
+        )
+
+
+def _cut(database: Path, from_round: int) -> None:
+    """Remove what belongs to `from_round` and later, in one transaction; finished calls move to where they wait to be asked for.
+
+    In `calls` the fork would read them as its own: its clusters bear the same ids in the same rounds.
+    """
+    with closing(sqlite3.connect(database)) as connection, connection:
+        names = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(calls)"))
+        connection.execute(
+            f"INSERT OR IGNORE INTO inherited_calls ({names}) "
+            f"SELECT {names} FROM calls WHERE round >= ? AND state = 'done'",
+            (from_round,),
+        )
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        for table in tables:
+            columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
+            if "round" in columns and table != "inherited_calls":
+                connection.execute(f'DELETE FROM "{table}" WHERE round >= ?', (from_round,))
+        connection.execute("DELETE FROM attributes WHERE cluster_id NOT IN (SELECT id FROM clusters)")
+        forgotten = _OF_THE_RUN + (_OF_ROUND_1 if from_round == 1 else ())
+        connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in forgotten])
+
+
+def _take_vectors(source: Path, target: Path, store: SessionStore) -> None:
+    """Copy the vectors of the rows that the fork has; those that cannot be read are embedded again when it is opened."""
+    encoder = store.meta("encoder")
+    wanted = {
+        "real": [row.id for row in store.real_rows()],
+        "pool": [sample.id for sample in store.samples()],
+    }
+    for name, ids in wanted.items():
+        saved = VectorStore.load(source / name, model_id=encoder) if encoder is not None and ids else None
+        if saved is None or saved.ids[: len(ids)] != ids:
+            continue
+        saved.first(len(ids)).save(target / name)
+
+
+async def _begin_thread(folder: Path, config: SessionConfig, rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Write the checkpoint that the last shared round ended with, under the fork's thread id and with no reason to stop.
+
+    It is made from the store rather than copied: the old session's checkpoints may be pruned, and say why that one stopped.
+    """
+    from synalign_agent.graph import build_graph
+
+    async def unopened(thread_id: str, context: Context) -> Any:
+        raise AssertionError("writing a checkpoint opens no session")
+
+    history = [
+        RoundSummary(
+            round=entry["round"],
+            n_pool=entry["n_pool"],
+            n_selected=entry["n_selected"],
+            mmd2=entry["mmd2"]["aligned"],
+            target=entry["mmd2"]["target"],
+        )
+        for entry in rounds
+    ]
+    values: State = {"round": rounds[-1]["round"], "cluster_ids": [], "history": history, "stop_reason": None}
+    async with wiring.open_checkpointer(folder, config) as saver:
+        graph = build_graph(unopened).compile(checkpointer=saver, name="synalign")
+        await graph.aupdate_state({"configurable": {"thread_id": folder.name}}, values, as_node="align")
+
+
+def _in_a_thread_of_its_own(work: Any) -> None:
+    """Run a coroutine to its end, whether or not the caller's thread has an event loop."""
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]

@@ -1,0 +1,148 @@
+"""From a round's replies to texts that are worth embedding: read in one fixed order, parsed, and past the cheap gates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from synalign_agent.deps import Deps
+from synalign_agent.gates.base import Candidate, Verdict
+from synalign_agent.gates.copy_check import check_words
+from synalign_agent.gates.length import check_length, check_repetition
+from synalign_agent.llm.structured import ReplyProblem, parse_reply
+from synalign_agent.records import CallRecord, Rejection, content_id
+from synalign_agent.schemas import GeneratedTexts
+
+GENERATE = "generate"
+"""The journal's name for the calls that are read here."""
+_BLOCK_CALLS = 32
+
+
+@dataclass(frozen=True)
+class RoundCalls:
+    """The fixed order of a round's calls: by cluster, then by draw, in blocks that are embedded together."""
+
+    label_of: dict[str, str]
+    place_of: dict[str, int]
+    n_draws: int
+    keys: dict[int, list[str]] = field(default_factory=dict)
+    """Block -> keys of the finished calls, filled while the calls are made."""
+
+    @classmethod
+    def of(cls, deps: Deps, round: int) -> RoundCalls:
+        """Return the order of a round."""
+        clusters = deps.store.clusters(round)
+        return cls(
+            {cluster.id: cluster.label for cluster in clusters},
+            {cluster.id: place for place, cluster in enumerate(clusters)},
+            deps.config.generate.calls_per_cluster or 1,
+        )
+
+    def position(self, cluster_id: str, draw: int) -> int:
+        """Return the place of a call in the round."""
+        return self.place_of[cluster_id] * self.n_draws + draw
+
+    def block(self, cluster_id: str, draw: int) -> int:
+        """Return the block of a call."""
+        return self.position(cluster_id, draw) // _BLOCK_CALLS
+
+    def note(self, block: int, call: CallRecord) -> None:
+        """Keep the key of a finished call."""
+        if call.state == "done" and call.key not in (keys := self.keys.setdefault(block, [])):
+            keys.append(call.key)
+
+    def sorted(self, calls: Iterable[CallRecord]) -> list[CallRecord]:
+        """Return calls in the order of the round; several records of one call stay as they were."""
+        return sorted(calls, key=lambda call: self.position(call.cluster_id, call.draw))
+
+
+def read_replies(deps: Deps, order: RoundCalls, calls: Iterable[CallRecord]) -> tuple[list[Candidate], list[Rejection]]:
+    """Return the texts in a round's replies, in the order of the round, and what is no data."""
+    last_attempts: dict[str, CallRecord] = {}
+    for call in calls:
+        last_attempts[call.key] = call
+    latest = {(call.cluster_id, call.draw): call.key for call in last_attempts.values()}
+    candidates: list[Candidate] = []
+    rejections: list[Rejection] = []
+    for call in order.sorted(last_attempts.values()):
+        label = order.label_of[call.cluster_id]
+        if call.state != "done":
+            # A call that was asked again, in another format, say, is not a second failure.
+            if latest[call.cluster_id, call.draw] == call.key:
+                problem = ReplyProblem(f"call_{call.error_class or call.state}", call.error or "")
+                rejections.append(_reject_reply(call, label, problem))
+            continue
+        parsed = parse_reply(call.content, call.finish_reason, call.refusal, GeneratedTexts, lenient=deps.model.lenient)
+        if isinstance(parsed, ReplyProblem):
+            rejections.append(_reject_reply(call, label, parsed))
+            continue
+        for position, text in enumerate(parsed.texts):
+            candidates.append(Candidate(call.key, position, call.cluster_id, label, text.strip()))
+    return candidates, rejections
+
+
+def check_texts(deps: Deps, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[tuple[Candidate, Verdict]]]:
+    """Run the gates that need no embedding; return who passes, and who does not and why."""
+    gates, real_ids = deps.config.gates, [row.id for row in deps.real.rows]
+    survivors: list[Candidate] = []
+    rejected: list[tuple[Candidate, Verdict]] = []
+    for candidate in candidates:
+        verdict = (
+            check_length(candidate.text, deps.limits, limit_in_schema=bool(deps.config.llm.schema_limits))
+            or check_repetition(candidate.text, gates.max_repetition)
+            or check_words(candidate.text, deps.word_runs, real_ids)
+        )
+        if verdict is None:
+            survivors.append(candidate)
+        else:
+            rejected.append((candidate, verdict))
+    return survivors, rejected
+
+
+async def begin_ahead(deps: Deps, cluster_id: str) -> RoundCalls:
+    """Have the texts of the round that `cluster_id` belongs to embedded while its calls are made; return its order."""
+    async with deps.ahead.lock:
+        round = (await asyncio.to_thread(deps.store.cluster, cluster_id)).round
+        if deps.ahead.round != round:
+            order, calls_open = await asyncio.to_thread(_open_round, deps, round)
+            deps.ahead.begin(round, calls_open, partial(_embed_block, deps, order), order)
+        plan: RoundCalls = deps.ahead.plan
+        return plan
+
+
+def note_ended(deps: Deps, order: RoundCalls, cluster_id: str, draw: int, call: CallRecord | None) -> None:
+    """Tell the background worker that a call has ended, with its record if it has one."""
+    block = order.block(cluster_id, draw)
+    if call is not None:
+        order.note(block, call)
+    deps.ahead.ended(block, order.position(cluster_id, draw))
+
+
+def _open_round(deps: Deps, round: int) -> tuple[RoundCalls, dict[int, set[int]]]:
+    order = RoundCalls.of(deps, round)
+    calls_open: dict[int, set[int]] = {}
+    for cluster_id in order.place_of:
+        for draw in range(order.n_draws):
+            calls_open.setdefault(order.block(cluster_id, draw), set()).add(order.position(cluster_id, draw))
+    # After a kill the tasks that had finished do not run again: their calls have ended before this round was begun.
+    for call in deps.store.calls(round=round, node=GENERATE):
+        if call.state == "done" and call.cluster_id in order.place_of and call.draw < order.n_draws:
+            block = order.block(call.cluster_id, call.draw)
+            order.note(block, call)
+            calls_open[block].discard(order.position(call.cluster_id, call.draw))
+    return order, calls_open
+
+
+def _embed_block(deps: Deps, order: RoundCalls, block: int) -> None:
+    """Fill the encoder's cache with a block's texts, which the screening asks for in the same block."""
+    found = deps.store.look_up_calls(order.keys.pop(block, []))
+    calls = [call for call, _ in found.values() if call is not None]
+    survivors, _ = check_texts(deps, read_replies(deps, order, calls)[0])
+    deps.encoder.encode([candidate.text for candidate in survivors])
+
+
+def _reject_reply(call: CallRecord, label: str, problem: ReplyProblem) -> Rejection:
+    id = content_id(call.key, problem.reason)
+    return Rejection(id, call.round, label, call.key, problem.reason, problem.detail, call.content or "")
