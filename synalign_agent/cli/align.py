@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import _escape, _label_table, number, print_json, print_warning, stderr_console
+from synalign_agent.cli.output import (
+    distance_table,
+    escape,
+    label_table,
+    number,
+    print_json,
+    print_warning,
+    stderr_console,
+)
 from synalign_agent.cli.run import AsJson
 from synalign_agent.errors import InterruptedByUser
 from synalign_agent.toolkit import Objective
@@ -105,16 +113,17 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def one_line(text: str) -> str:
     """Return a text for a cell of a table, which cuts it to its width."""
-    return _escape(" ".join(text[:_SHOWN_LETTERS].split()))
+    return escape(" ".join(text[:_SHOWN_LETTERS].split()))
 
 
 def _print_report(report: Mapping[str, Any], paths: Mapping[str, str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_distance_table(report))
+    quantile = ("as many, 95 of 100 times below", report["mmd2"]["floor_quantile"])
+    console.print(distance_table(report, "random rows of the pool", number(report["n_eq"]["floor"]), quantile))
     if report["label_column"] is not None:
-        console.print(_label_table(report))
+        console.print(label_table(report))
     if report["gap_map"]:
         console.print(_gap_table(report))
     console.print(
@@ -131,28 +140,11 @@ def _print_report(report: Mapping[str, Any], paths: Mapping[str, str]) -> None:
             f"much with probability {_probability(report['p_value'])}."
         )
     for name, path in paths.items():
-        console.print(f"{name:>8}: {_escape(path)}", soft_wrap=True)
+        console.print(f"{name:>8}: {escape(path)}", soft_wrap=True)
 
 
 def _probability(value: float) -> str:
     return "below 0.0001" if value < 1e-4 else number(value)
-
-
-def _distance_table(report: Mapping[str, Any]) -> Table:
-    from rich.table import Table
-
-    mmd2, n_eq, n = report["mmd2"], report["n_eq"], report["n_selected"]
-    table = Table(title=f"{n} of {report['n_requested']} rows, out of a pool of {report['n_pool']}")
-    table.add_column("")
-    table.add_column("MMD²", justify="right")
-    table.add_column("worth as many real rows", justify="right")
-    table.add_row(f"{n} random rows of the pool", number(mmd2["raw"]), number(n_eq["raw"]))
-    table.add_row(
-        f"[bold]{n} aligned rows[/]", f"[bold]{number(mmd2['aligned'])}[/]", f"[bold]{number(n_eq['aligned'])}[/]"
-    )
-    table.add_row(f"{n} real rows (noise floor)", number(mmd2["floor"]), number(n_eq["floor"]))
-    table.add_row("as many, 95 of 100 times below", number(mmd2["floor_quantile"]), "")
-    return table
 
 
 def _gap_table(report: Mapping[str, Any]) -> Table:
@@ -167,5 +159,5 @@ def _gap_table(report: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for gap in report["gap_map"]:
         shares = [f"{gap[name]:.1%}" for name in ("mass", "synthetic_mass", "pool_mass")]
-        table.add_row(*([_escape(gap["label"])] if with_labels else []), one_line(gap["examples"][0]), *shares)
+        table.add_row(*([escape(gap["label"])] if with_labels else []), one_line(gap["examples"][0]), *shares)
     return table

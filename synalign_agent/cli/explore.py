@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synalign_agent.cli.align import Encoder, HoldoutFraction, LabelColumn, Seed, TextColumn, one_line, progress_bars
-from synalign_agent.cli.output import _escape, number, print_json, print_warning
+from synalign_agent.cli.output import escape, number, print_json, print_warning
 from synalign_agent.cli.run import AsJson
 from synalign_agent.toolkit import Strategy
 
@@ -74,7 +74,7 @@ def _print_report(report: Mapping[str, Any], paths: Mapping[str, str]) -> None:
         f"vectors) of a demonstration; of as many random ones, {coverage['random']:.1%} are."
     )
     for name, path in paths.items():
-        console.print(f"{name}: {_escape(path)}", soft_wrap=True)
+        console.print(f"{name}: {escape(path)}", soft_wrap=True)
 
 
 def _table(report: Mapping[str, Any]) -> Table:
@@ -91,6 +91,6 @@ def _table(report: Mapping[str, Any]) -> Table:
     for row in report["demonstrations"]:
         table.add_row(
             str(row["pick"]), str(row["row"]), number(row["variance"]), f"{row['coverage']:.1%}",
-            *([_escape(row["label"])] if with_labels else []), one_line(row["text"]),
+            *([escape(row["label"])] if with_labels else []), one_line(row["text"]),
         )  # fmt: skip
     return table

@@ -31,12 +31,12 @@ def stderr_console() -> Console:
 
 def print_error(message: str) -> None:
     """Print an error to stderr."""
-    stderr_console().print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    stderr_console().print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
 
 
 def print_warning(message: str) -> None:
     """Print a warning to stderr."""
-    stderr_console().print(f"[yellow]warning:[/] {_escape(message)}", soft_wrap=True)
+    stderr_console().print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -50,8 +50,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False)
     if summary["mmd2"]["aligned"] is not None:
-        console.print(_distance_table(summary))
-        console.print(_label_table(summary))
+        drawn, target = "rows drawn at random from the pool", ("target", summary["mmd2"]["target"])
+        console.print(distance_table(summary, drawn, str(summary["n_selected"]), target))
+        console.print(label_table(summary))
         if summary["mmd2"]["reference"] != "holdout":
             console.print(
                 "Distances are to the reference rows themselves: too few real rows to hold any out "
@@ -99,7 +100,7 @@ def print_ledger(ledger: Mapping[str, Any]) -> None:
             f"{_usd(ledger['inherited_cost_usd'])}."
         )
     for name, count in calls["failed_by_class"].items():
-        console.print(f"Failed attempts: {_escape(name)} {count}")
+        console.print(f"Failed attempts: {escape(name)} {count}")
     if ledger["cost_usd"] is None and calls["done"]:
         console.print("Cost is not known: set llm.prices, and use an endpoint that reports its tokens.", style="dim")
 
@@ -113,9 +114,9 @@ def print_sessions(sessions: Sequence[Mapping[str, Any]]) -> None:
     for heading in ("session", "state", "rounds", "pool", "rows", "MMD²", "target", "calls", "failed", "USD"):
         table.add_column(heading, justify="left" if heading in ("session", "state") else "right", overflow="fold")
     for row in sessions:
-        name = _escape(row["thread_id"])
+        name = escape(row["thread_id"])
         if row["forked_from"]:
-            name += f" [dim]of {_escape(row['forked_from'])}[/]"
+            name += f" [dim]of {escape(row['forked_from'])}[/]"
         chosen = "–" if row["n_selected"] is None else f"{row['n_selected']}/{number(row['n_requested'])}"
         table.add_row(
             name, row["status"], number(row["n_rounds"]), number(row["n_pool"]), chosen, number(row["mmd2"]["aligned"]),
@@ -144,7 +145,7 @@ def _spending_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading == what else "right")
     for name, row in rows.items():
         table.add_row(
-            _escape(name), number(row["done"]), number(row["cached"]), number(row["failed"]), number(row["in_flight_lost"]),
+            escape(name), number(row["done"]), number(row["cached"]), number(row["failed"]), number(row["in_flight_lost"]),
             number(row["tokens"]["prompt"]), number(row["tokens"]["completion"]), number(row["cost_usd"]),
         )  # fmt: skip
     return table
@@ -173,24 +174,33 @@ def _gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _distance_table(summary: Mapping[str, Any]) -> Table:
+def distance_table(report: Mapping[str, Any], drawn: str, floor_n_eq: str, last: tuple[str, float | None]) -> Table:
+    """Return random, aligned and real rows beside each other.
+
+    Args:
+        report: with `mmd2`, `n_eq`, `n_selected`, `n_requested` and `n_pool`.
+        drawn: what the random rows are called.
+        floor_n_eq: what the real rows are worth.
+        last: name and MMD² of what the distances are held against.
+    """
     from rich.table import Table
 
-    mmd2, n_eq, n = summary["mmd2"], summary["n_eq"], summary["n_selected"]
-    table = Table(title=f"{n} of {summary['n_requested']} rows, out of a pool of {summary['n_pool']}")
+    mmd2, n_eq, n = report["mmd2"], report["n_eq"], report["n_selected"]
+    table = Table(title=f"{n} of {report['n_requested']} rows, out of a pool of {report['n_pool']}")
     table.add_column("")
     table.add_column("MMD²", justify="right")
     table.add_column("worth as many real rows", justify="right")
-    table.add_row(f"{n} rows drawn at random from the pool", number(mmd2["raw"]), number(n_eq["raw"]))
+    table.add_row(f"{n} {drawn}", number(mmd2["raw"]), number(n_eq["raw"]))
     table.add_row(
         f"[bold]{n} aligned rows[/]", f"[bold]{number(mmd2['aligned'])}[/]", f"[bold]{number(n_eq['aligned'])}[/]"
     )
-    table.add_row(f"{n} real rows (noise floor)", number(mmd2["floor"]), str(n))
-    table.add_row("target", number(mmd2["target"]), "")
+    table.add_row(f"{n} real rows (noise floor)", number(mmd2["floor"]), floor_n_eq)
+    table.add_row(last[0], number(last[1]), "")
     return table
 
 
-def _label_table(summary: Mapping[str, Any]) -> Table:
+def label_table(summary: Mapping[str, Any]) -> Table:
+    """Return rows and distances of every label; `summary` has `per_label`."""
     from rich.table import Table
 
     table = Table(title="Per label")
@@ -199,13 +209,14 @@ def _label_table(summary: Mapping[str, Any]) -> Table:
     for label, row in summary["per_label"].items():
         mmd2 = row["mmd2"]
         table.add_row(
-            _escape(label), f"{row['n_selected']} of {row['n_requested']}", str(row["n_pool"]),
+            escape(label), f"{row['n_selected']} of {row['n_requested']}", str(row["n_pool"]),
             number(mmd2["raw"]), number(mmd2["aligned"]), number(mmd2["floor"]),
         )  # fmt: skip
     return table
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text that rich prints as it is."""
     from rich.markup import escape
 
     return escape(text)

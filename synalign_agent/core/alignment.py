@@ -27,7 +27,7 @@ from synalign_agent.core.strata import stratum_rows, subsample
 from synalign_agent.core.swaps import improve_by_swaps
 from synalign_agent.errors import InputError
 
-_MOST_SCORED_ROWS = 20_000
+MOST_SCORED_ROWS = 20_000
 _MOST_PERMUTED_ROWS = 3000
 _LEAST_CROSS_ROWS = 3
 _LEAST_WITNESS_ROWS = 2000
@@ -174,7 +174,7 @@ def align_pool(
     # Fewer than asked for where the weights of a label have too few rows.
     n_selected = np.bincount(pool.label, weights=copies, minlength=len(quotas)).astype(np.int64)
 
-    scoring = _at_most(scoring, _MOST_SCORED_ROWS, rng)
+    scoring = _at_most(scoring, MOST_SCORED_ROWS, rng)
     score = _score(pool, copies, scoring, population, kernel, prior, n_selected, alpha, rng)
     per_label: dict[int, Score] = {}
     for label in labels:
@@ -223,7 +223,7 @@ def _score(
         real_weights=real_weights, real_strata=scoring.label,
     )  # fmt: skip
     shares = n_selected / total
-    some = _at_most(pool, _MOST_SCORED_ROWS, rng)
+    some = _at_most(pool, MOST_SCORED_ROWS, rng)
     raw = mmd2_to_population(
         some.X, scoring.X, kernel, syn_weights=_label_weights(some.label, shares),
         real_weights=real_weights, real_strata=scoring.label,

@@ -52,9 +52,14 @@ class RealData:
         return found
 
     def scoring(self) -> Rows:
-        """Return the rows that score: the hold-out, and the reference rows of labels that have none."""
-        without = ~np.isin(self.codes, self.codes[self.held_out])
-        return self._rows(self.held_out | without)
+        """Return the rows that `scores`."""
+        return self._rows(self.scores)
+
+    @property
+    def scores(self) -> NDArray[np.bool_]:
+        """(n,) which rows score: the hold-out, and the reference rows of labels that have none."""
+        without: NDArray[np.bool_] = ~np.isin(self.codes, self.codes[self.held_out])
+        return self.held_out | without
 
     @property
     def scored_on(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from synalign_agent.deps import Deps
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.copy_check import check_cosine, check_words
-from synalign_agent.gates.duplicate import check_duplicates
-from synalign_agent.gates.label_check import check_vote
 from synalign_agent.gates.length import check_repetition
 from synalign_agent.nodes.review import NAMES, Item, ask, due, keep_answer
+from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
 from synalign_agent.records import Decision, Rejection, Sample, content_id
 from synalign_agent.schemas import ActionRequest, EditedAction
 from synalign_agent.state import State
@@ -103,23 +101,15 @@ def _verdicts(deps: Deps, edits: Sequence[Sample], X: NDArray[np.float32]) -> li
         or check_cosine(sample.nearest_similarity, sample.nearest_real_id, gates.copy_check.max_cosine)
         for sample in edits
     ]
-    left = [place for place, verdict in enumerate(verdicts) if verdict is None]
     # Their originals have left the pool by the decision; what a killed pass over this node wrote must not count against it.
     new = {sample.id for sample in edits}
     others = [sample for sample in pool(deps.store) if sample.id not in new]
     row_of = {id: row for row, id in enumerate(deps.pool_vectors.ids)}
     among = np.array([row_of[sample.id] for sample in others], dtype=np.int64)
-    _, similarities = deps.pool_vectors.search(X[left], 1, among=among)
-    nearest = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
-    found = check_duplicates(
-        [edits[place].text for place in left],
-        X[left],
-        [sample.text for sample in others],
-        nearest,
-        gates.duplicate_cosine,
-    )
-    for place, verdict in zip(left, found, strict=True):
-        verdicts[place] = verdict
+    refuse_duplicates(
+        deps, verdicts, [sample.text for sample in edits], X,
+        pool_texts=[sample.text for sample in others], pool_rows=among,
+    )  # fmt: skip
     return verdicts
 
 
@@ -166,19 +156,9 @@ def _flags(deps: Deps, samples: Sequence[Sample]) -> dict[str, list[str]]:
     votes: list[Verdict | None] = [None] * len(samples)
     ids = [sample.id for sample in samples]
     X = deps.pool_vectors.get(ids)
-    real = deps.real
-    if gates.label_check.method == "nearest" and len(real.labels) > 1:
-        nearest, _ = deps.real_vectors.search(X, gates.label_check.neighbours, among=np.flatnonzero(~real.held_out))
-        counts = Counter(real.labels[code] for code in real.codes[~real.held_out])
-        votes = [
-            check_vote(
-                sample.label,
-                [real.labels[real.codes[row]] for row in rows],
-                counts,
-                gates.label_check.min_vote + margin,
-            )
-            for sample, rows in zip(samples, nearest, strict=True)
-        ]
+    if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
+        labels = [sample.label for sample in samples]
+        votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote + margin)
     # The nearest sample of this and earlier rounds; the first hit is the sample itself.
     written = {sample.id for sample in deps.store.samples() if sample.edited_from is None}
     rows = np.array([row for row, id in enumerate(deps.pool_vectors.ids) if id in written], dtype=np.int64)

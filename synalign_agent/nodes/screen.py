@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -15,11 +14,11 @@ from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_cosine
-from synalign_agent.gates.duplicate import check_duplicates
-from synalign_agent.gates.label_check import check_judgement, check_vote
+from synalign_agent.gates.label_check import check_judgement
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.nodes.replies import GENERATE, RoundCalls, check_texts, read_replies
+from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
 from synalign_agent.records import Rejection, Sample, content_id
 from synalign_agent.schemas import LabelJudgement, judgement_schema
 from synalign_agent.state import State
@@ -75,35 +74,16 @@ def _check_vectors(
     gates = deps.config.gates
     verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
     if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
-        votes = _votes(deps, survivors, X)
+        labels = [candidate.label for candidate in survivors]
+        votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
         verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
-    # Duplicates come last, so that a rejected text does not make a good one its duplicate.
-    left = [place for place, verdict in enumerate(verdicts) if verdict is None]
     # Only earlier rounds count as the pool: a replay after a kill finds this round's samples in the store already.
     pool = deps.store.samples(before_round=round)
-    _, similarities = deps.pool_vectors.search(X[left], 1, among=np.arange(len(pool)))
-    pool_similarity = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
-    found = check_duplicates(
-        [survivors[place].text for place in left],
-        X[left],
-        [sample.text for sample in pool],
-        pool_similarity,
-        gates.duplicate_cosine,
-    )
-    for place, verdict in zip(left, found, strict=True):
-        verdicts[place] = verdict
+    refuse_duplicates(
+        deps, verdicts, [candidate.text for candidate in survivors], X,
+        pool_texts=[sample.text for sample in pool], pool_rows=np.arange(len(pool)),
+    )  # fmt: skip
     return verdicts
-
-
-def _votes(deps: Deps, survivors: Sequence[Candidate], X: NDArray[np.float32]) -> list[Verdict | None]:
-    config = deps.config.gates.label_check
-    real = deps.real
-    nearest, _ = deps.real_vectors.search(X, config.neighbours, among=np.flatnonzero(~real.held_out))
-    counts = Counter(real.labels[code] for code in real.codes[~real.held_out])
-    return [
-        check_vote(candidate.label, [real.labels[real.codes[row]] for row in rows], counts, config.min_vote)
-        for candidate, rows in zip(survivors, nearest, strict=True)
-    ]
 
 
 async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdicts: list[Verdict | None]) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.align import label_quotas
-from synalign_agent.core.alignment import Alignment, Rows, align_pool
+from synalign_agent.core.alignment import MOST_SCORED_ROWS, Alignment, Rows, align_pool
 from synalign_agent.core.certificate import MAX_REAL_ROWS
 from synalign_agent.core.gap_map import Gap, gap_map, region_count
 from synalign_agent.core.kernels import Kernel, RBFMixture, median_distance
@@ -27,14 +27,14 @@ from synalign_agent.toolkit.files import write_report, write_table
 from synalign_agent.toolkit.findings import listed
 from synalign_agent.toolkit.options import check_whole
 from synalign_agent.toolkit.progress import Clock, Progress, silent
-from synalign_agent.toolkit.sample import Sample, sample, scoring_rows
+from synalign_agent.toolkit.sample import Sample, sample
 from synalign_agent.toolkit.table import Source, Table, read_table
 from synalign_agent.toolkit.vectors import Embeddings, encoded, given, make_encoder
 
 _SCALE_STREAM, _ALIGN_STREAM, _SAMPLE_STREAM = 0, 1, 2
-_MOST_SCORING_ROWS, _MOST_FLOOR_ROWS = 20_000, 3000
-"""Of every label. `align_pool` uses no more, nor more than `MAX_REAL_ROWS` for the fit: what it would leave aside is not
-copied for it."""
+_MOST_FLOOR_ROWS = 3000
+"""Of every label. `align_pool` uses no more, nor more than `MOST_SCORED_ROWS` for scores and `MAX_REAL_ROWS` for the fit: what
+it would leave aside is not copied for it."""
 _OUR_COLUMNS = ("weight", "selected", "copies", "left_out")
 
 
@@ -155,7 +155,7 @@ def align(
         tell("Aligning", 0, len(data.labels) if len(data.labels) > 1 else 0)
         draws = np.random.default_rng([seed, _SAMPLE_STREAM])
         reference = sample(data, ~data.held_out, MAX_REAL_ROWS, draws)
-        scoring = sample(data, scoring_rows(data), _MOST_SCORING_ROWS, draws).rows
+        scoring = sample(data, data.scores, MOST_SCORED_ROWS, draws).rows
         population = sample(data, np.ones(len(data.rows), dtype=np.bool_), _MOST_FLOOR_ROWS, draws).rows
         scale = median_distance(reference.rows.X, np.random.default_rng([seed, _SCALE_STREAM]))
         kernel = RBFMixture(tuple(scale * factor for factor in AlignConfig().lengthscale_multipliers))

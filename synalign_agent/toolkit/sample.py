@@ -39,9 +39,3 @@ def sample(data: RealData, allowed: NDArray[np.bool_], most_per_label: int, rng:
         kept.append(places if len(places) <= most_per_label else rng.choice(places, most_per_label, replace=False))
     drawn = np.sort(np.concatenate(kept))
     return Sample(drawn, Rows(data.X[drawn], data.codes[drawn]))
-
-
-def scoring_rows(data: RealData) -> NDArray[np.bool_]:
-    """Return (N,) which rows score: the hold-out, and the reference rows of labels that have none (`RealData.scoring`)."""
-    without: NDArray[np.bool_] = ~np.isin(data.codes, data.codes[data.held_out])
-    return data.held_out | without

@@ -16,30 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synalign_agent.cli.app import main
-
 Cli = Callable[..., tuple[int, str, str]]
 TOPICS = ("late parcel", "broken screen", "wrong invoice", "praise for staff")
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """Return a function that runs the command line and returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["synalign", *arguments])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
+def columns() -> int:
+    return 120
 
 
 @pytest.fixture(autouse=True)

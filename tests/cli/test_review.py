@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from synalign_agent.cli.app import main
 from synalign_agent.config import SessionConfig
 from synalign_agent.session import Session
 
 pytestmark = pytest.mark.usefixtures("hash_encoder")
 Cli = Callable[..., tuple[int, str, str]]
 EDITED = "I would have liked somebody to ring me about the piano before it went back to your depot."
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """Return a function that runs the command line with lines on stdin and returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str, keys: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["synalign", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(keys))
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from conftest import HashEncoder
 from support.chat_server import ChatServer, Reply
 
 from synalign_agent import wiring
-from synalign_agent.cli.app import main
 from synalign_agent.cli.fork import _parse
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import InputError
@@ -28,26 +27,6 @@ from synalign_agent.session import Session
 MakeConfig = Callable[..., SessionConfig]
 Cli = Callable[..., tuple[int, str, str]]
 pytestmark = pytest.mark.usefixtures("hash_encoder")
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """Return a function that runs the command line and returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["synalign", *arguments])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

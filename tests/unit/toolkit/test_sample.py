@@ -11,7 +11,7 @@ from synalign_agent.data.real import RealData
 from synalign_agent.records import RealRow
 from synalign_agent.toolkit import align as align_module
 from synalign_agent.toolkit import explore as explore_module
-from synalign_agent.toolkit.sample import sample, scoring_rows
+from synalign_agent.toolkit.sample import sample
 
 Records = list[dict[str, str]]
 
@@ -33,7 +33,7 @@ def test_a_sample_keeps_labels_that_are_small_and_draws_from_large_ones(data: Re
 
 
 def test_a_sample_of_all_is_all_and_scores_like_the_data(data: RealData) -> None:
-    found = sample(data, scoring_rows(data), 100, np.random.default_rng(0)).rows
+    found = sample(data, data.scores, 100, np.random.default_rng(0)).rows
     expected = data.scoring()
     assert (found.X == expected.X).all() and (found.label == expected.label).all()
 

@@ -1,0 +1,58 @@
+"""The gates that look at vectors, as `screen` and the review of samples put them to work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synalign_agent.deps import Deps
+from synalign_agent.gates.base import Verdict
+from synalign_agent.gates.duplicate import check_duplicates
+from synalign_agent.gates.label_check import check_vote
+
+
+def label_votes(deps: Deps, labels: Sequence[str], X: NDArray[np.float32], *, min_vote: float) -> list[Verdict | None]:
+    """Let the nearest reference rows vote on the label that each text was written for."""
+    real = deps.real
+    nearest, _ = deps.real_vectors.search(
+        X, deps.config.gates.label_check.neighbours, among=np.flatnonzero(~real.held_out)
+    )
+    counts = Counter(real.labels[code] for code in real.codes[~real.held_out])
+    return [
+        check_vote(label, [real.labels[real.codes[row]] for row in rows], counts, min_vote)
+        for label, rows in zip(labels, nearest, strict=True)
+    ]
+
+
+def refuse_duplicates(
+    deps: Deps,
+    verdicts: list[Verdict | None],
+    texts: Sequence[str],
+    X: NDArray[np.float32],
+    *,
+    pool_texts: Sequence[str],
+    pool_rows: NDArray[np.int64],
+) -> None:
+    """Fill in verdicts on texts that repeat one of the pool or each other, where there is no verdict yet.
+
+    Duplicates come last, so that a rejected text does not make a good one its duplicate.
+
+    Args:
+        deps: the session.
+        verdicts: (b,) of the other gates.
+        texts: (b,) in the order in which they may be accepted.
+        X: (b, d).
+        pool_texts: what counts as the pool.
+        pool_rows: where it is in `pool_vectors`.
+    """
+    left = [place for place, verdict in enumerate(verdicts) if verdict is None]
+    _, similarities = deps.pool_vectors.search(X[left], 1, among=pool_rows)
+    nearest = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
+    found = check_duplicates(
+        [texts[place] for place in left], X[left], pool_texts, nearest, deps.config.gates.duplicate_cosine
+    )
+    for place, verdict in zip(left, found, strict=True):
+        verdicts[place] = verdict
