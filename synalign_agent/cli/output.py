@@ -20,6 +20,7 @@ _REASONS = {
     "max_usd": "money limit reached",
     "no_new_samples": "no new samples were accepted",
 }
+_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def stderr_console() -> Console:
@@ -216,7 +217,7 @@ def label_table(summary: Mapping[str, Any]) -> Table:
 
 
 def escape(text: str) -> str:
-    """Return a text that rich prints as it is."""
+    """Return a text that rich prints as it is, without what a terminal takes for commands: texts come from models and files."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(text.translate(_CONTROL))

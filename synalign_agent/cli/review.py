@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import print_warning, stderr_console
+from synalign_agent.cli.output import escape, print_warning, stderr_console
 from synalign_agent.cli.run import AsJson, RunsDir, go_on, review_command, show_end
 from synalign_agent.errors import InputError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from synalign_agent.session import Session
 
 _KEYS = "[bold]a[/] approve  [bold]e[/] edit  [bold]r[/] reject  [bold]s[/] skip  [bold]u[/] undo  [bold]q[/] quit"
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def review(
@@ -169,7 +168,7 @@ class _Terminal:
             except EOFError:
                 return "q"
             except InputError as error:
-                self._console.print(f"[yellow]{_escape(str(error))}[/]")
+                self._console.print(f"[yellow]{escape(str(error))}[/]")
                 continue
             return key
 
@@ -262,26 +261,26 @@ def _edited_lines(text: str) -> str:
 
 def _print_item(console: Console, item: ReviewItem) -> None:
     shown = item.shown
-    label = f"[bold]{_escape(str(shown['label']))}[/]  " if shown["label"] else ""
+    label = f"[bold]{escape(str(shown['label']))}[/]  " if shown["label"] else ""
     if item.problem:
-        console.print(f"[yellow]{_escape(item.problem)}[/]")
+        console.print(f"[yellow]{escape(item.problem)}[/]")
     if item.kind == "sample":
-        console.print(f"{label}{_escape(shown['text'])}")
-        similarity, nearest = shown["nearest_similarity"], _escape(shown["nearest_real"])
+        console.print(f"{label}{escape(shown['text'])}")
+        similarity, nearest = shown["nearest_similarity"], escape(shown["nearest_real"])
         console.print(f"  nearest real row (cosine {similarity:.2f}): {nearest}", style="dim")
         said = "; ".join(f"{name}: {value}" for name, value in shown["attributes"].items())
         if said:
-            console.print(f"  asked for: {_escape(said)}", style="dim")
+            console.print(f"  asked for: {escape(said)}", style="dim")
         for flag in shown["flags"]:
-            console.print(f"  [yellow]near a threshold:[/] {_escape(flag)}")
+            console.print(f"  [yellow]near a threshold:[/] {escape(flag)}")
     else:
         console.print(label)
         for name, value in shown["attributes"].items():
-            console.print(f"  {_escape(name)}: {_escape(value) or '–'}")
+            console.print(f"  {escape(name)}: {escape(value) or '–'}")
         for text in shown["demonstrations"]:
-            console.print(f"  - {_escape(text)}", style="dim")
+            console.print(f"  - {escape(text)}", style="dim")
     for decision in item.given:
-        console.print(f"  {_escape(_said(decision))}", style="cyan")
+        console.print(f"  {escape(_said(decision))}", style="cyan")
 
 
 def _print_tables(console: Console, items: Sequence[ReviewItem]) -> None:
@@ -293,14 +292,7 @@ def _print_tables(console: Console, items: Sequence[ReviewItem]) -> None:
         by_label.setdefault(item.shown["label"], []).append(item)
     for label, group in by_label.items():
         names = list(dict.fromkeys(name for item in group for name in item.shown["attributes"]))
-        table = Table(*map(_escape, names), title=label and _escape(label))
+        table = Table(*map(escape, names), title=label and escape(label))
         for item in group:
-            table.add_row(*(_escape(item.shown["attributes"].get(name, "")) or "–" for name in names))
+            table.add_row(*(escape(item.shown["attributes"].get(name, "")) or "–" for name in names))
         console.print(table)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    # A model's text must not reach the terminal as commands to it.
-    return escape(text.translate(_CONTROL))

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from support.chat_server import ChatServer, Reply
 
+from synalign_agent.cli.output import escape
 from synalign_agent.config import SessionConfig
 
 MakeConfig = Callable[..., SessionConfig]
@@ -140,3 +141,8 @@ def test_help_imports_nothing_heavy(cli: Cli) -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
     assert done.stderr == ""
+
+
+def test_texts_reach_the_terminal_as_texts() -> None:
+    assert escape("[bold]50 %[/] off\n\tnow") == r"\[bold]50 %\[/] off" + "\n\tnow"
+    assert escape("\x1b]0;title\x07 \x9b31m") == "\ufffd]0;title\ufffd \ufffd31m"
