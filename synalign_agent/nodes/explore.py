@@ -19,7 +19,7 @@ from synalign_agent.core.explore import (
 from synalign_agent.core.kernels import median_distance, stationary
 from synalign_agent.core.plan import plan_clusters
 from synalign_agent.deps import Deps
-from synalign_agent.nodes.generate import NODE as GENERATE
+from synalign_agent.nodes.replies import GENERATE
 from synalign_agent.records import DemonstrationCluster, content_id
 from synalign_agent.state import State
 from synalign_agent.stores.reviews import pool

@@ -17,8 +17,6 @@ from synalign_agent.schemas import texts_schema
 from synalign_agent.state import GenerateTask, State
 from synalign_agent.stores.reviews import attributes_in_force, guidance
 
-NODE = GENERATE
-
 _TOKENS_PER_TEXT = 24
 """JSON quotes, commas, and words that split into many tokens."""
 _MOST_TASKS = 64

@@ -53,23 +53,14 @@ class SessionStore(Protocol):
     def attributes_of(self, cluster_id: str) -> dict[str, str]:
         """Return the attributes of a cluster; empty if it has none."""
 
-    def intend_call(self, call: CallRecord) -> None:
-        """Write that an attempt is about to be sent (state `intended`)."""
-
-    def finish_call(self, call: CallRecord) -> None:
-        """Write the outcome of an intended attempt (state `done` or `failed`)."""
-
     def record_calls(self, calls: Sequence[CallRecord]) -> None:
-        """Do what `intend_call` and `finish_call` do, all or none: first all intents, then all outcomes."""
-
-    def done_call(self, key: str) -> CallRecord | None:
-        """Return the finished call with this key, if there is one; a fork finds those that it inherited too."""
-
-    def next_attempt(self, key: str) -> int:
-        """Return the number of the next attempt of this call, from 1."""
+        """Write, all or none, which attempts are about to be sent (`intended`), then how open ones ended (`done`, `failed`)."""
 
     def look_up_calls(self, keys: Sequence[str]) -> dict[str, tuple[CallRecord | None, int]]:
-        """Return key -> (finished call, number of the next attempt), as `done_call` and `next_attempt` do for one."""
+        """Return key -> (the finished call, if there is one, and the number of the next attempt, from 1).
+
+        A fork finds the finished calls that it inherited too.
+        """
 
     def mark_lost_calls(self) -> int:
         """Turn every `intended` attempt into `lost` and return how many; called when no other process can be running it."""

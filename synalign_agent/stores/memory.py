@@ -70,31 +70,22 @@ class MemorySessionStore:
     def attributes_of(self, cluster_id: str) -> dict[str, str]:
         return dict(self._attributes.get(cluster_id, {}))
 
-    def intend_call(self, call: CallRecord) -> None:
-        with self._lock:
-            self._calls.setdefault((call.key, call.attempt), call)
-
-    def finish_call(self, call: CallRecord) -> None:
-        with self._lock:
-            attempt = self._calls.get((call.key, call.attempt))
-            if attempt is not None and attempt.state == "intended":
-                self._calls[call.key, call.attempt] = call
-
     def record_calls(self, calls: Sequence[CallRecord]) -> None:
         with self._lock:
             for call in (one for one in calls if one.state == "intended"):
-                self.intend_call(call)
+                self._calls.setdefault((call.key, call.attempt), call)
             for call in (one for one in calls if one.state != "intended"):
-                self.finish_call(call)
-
-    def done_call(self, key: str) -> CallRecord | None:
-        return next((call for call in self.calls() if call.key == key and call.state == "done"), None)
-
-    def next_attempt(self, key: str) -> int:
-        return 1 + max((call.attempt for call in self.calls() if call.key == key), default=0)
+                attempt = self._calls.get((call.key, call.attempt))
+                if attempt is not None and attempt.state == "intended":
+                    self._calls[call.key, call.attempt] = call
 
     def look_up_calls(self, keys: Sequence[str]) -> dict[str, tuple[CallRecord | None, int]]:
-        return {key: (self.done_call(key), self.next_attempt(key)) for key in keys}
+        found: dict[str, tuple[CallRecord | None, int]] = {}
+        for key in keys:
+            attempts = [call for call in self.calls() if call.key == key]
+            done = next((call for call in attempts if call.state == "done"), None)
+            found[key] = done, 1 + max((call.attempt for call in attempts), default=0)
+        return found
 
     def mark_lost_calls(self) -> int:
         with self._lock:

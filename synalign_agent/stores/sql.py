@@ -128,13 +128,6 @@ class SqlSessionStore:
         row = self._one("SELECT value FROM attributes WHERE cluster_id = ?", (cluster_id,))
         return {} if row is None else dict(json.loads(row[0]))
 
-    def intend_call(self, call: CallRecord) -> None:
-        self._insert("calls", [call])
-
-    def finish_call(self, call: CallRecord) -> None:
-        with self._database.writing() as connection:
-            connection.execute(_CLOSING, self._closing_values(call))
-
     def record_calls(self, calls: Sequence[CallRecord]) -> None:
         intents = [call for call in calls if call.state == "intended"]
         outcomes = [call for call in calls if call.state != "intended"]
@@ -145,13 +138,6 @@ class SqlSessionStore:
                 connection.executemany(_insertion("calls", _CALL), map(self._values, intents))
             if outcomes:
                 connection.executemany(_CLOSING, map(self._closing_values, outcomes))
-
-    def done_call(self, key: str) -> CallRecord | None:
-        return self._done_calls([key]).get(key)
-
-    def next_attempt(self, key: str) -> int:
-        row = self._one("SELECT COALESCE(MAX(attempt), 0) + 1 FROM calls WHERE key = ?", (key,))
-        return int(row[0]) if row else 1
 
     def look_up_calls(self, keys: Sequence[str]) -> dict[str, tuple[CallRecord | None, int]]:
         found: dict[str, tuple[CallRecord | None, int]] = dict.fromkeys(keys, (None, 1))

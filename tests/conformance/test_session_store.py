@@ -120,10 +120,10 @@ def fill(store: SessionStore) -> None:
     store.add_real([real(1), real(2, "holdout")])
     store.add_clusters([cluster(1), cluster(2, round=2)])
     store.add_attributes("cluster1", {"tone": "calm"})
-    store.intend_call(call("a"))
-    store.finish_call(done(call("a")))
-    store.intend_call(call("b"))
-    store.finish_call(failed(call("b")))
+    store.record_calls([call("a")])
+    store.record_calls([done(call("a"))])
+    store.record_calls([call("b")])
+    store.record_calls([failed(call("b"))])
     store.admit([sample(1), sample(2, round=2)], [rejection(1), rejection(2, round=2)])
     store.add_round(1, {"mmd2": 0.5}, b"\x00\x01", [Choice("sample1", 0.5, 1)])
     store.add_decisions([decision(1), decision(2, round=2)])
@@ -133,7 +133,11 @@ def test_a_new_store_is_empty(store: SessionStore) -> None:
     assert everything(store) == [
         [], [], [], [], [], [], CallTotals(), {}, 0, None, [[], []], [None, None], {}, [], [],
     ]  # fmt: skip
-    assert store.done_call("key1") is None and store.next_attempt("key1") == 1 and store.mark_lost_calls() == 0
+    assert (
+        store.look_up_calls(["key1"])["key1"][0] is None
+        and store.look_up_calls(["key1"])["key1"][1] == 1
+        and store.mark_lost_calls() == 0
+    )
 
 
 def test_writing_everything_again_changes_nothing(store: SessionStore) -> None:
@@ -210,47 +214,47 @@ def test_what_is_returned_can_be_changed_without_changing_the_store(store: Sessi
 
 
 def test_a_call_is_intended_and_then_done(store: SessionStore) -> None:
-    store.intend_call(call())
-    assert store.calls() == [call()] and store.done_call("key1") is None
+    store.record_calls([call()])
+    assert store.calls() == [call()] and store.look_up_calls(["key1"])["key1"][0] is None
     finished = done(call(), content=TEXT)
-    store.finish_call(finished)
-    assert store.calls() == [finished] and store.done_call("key1") == finished
-    assert store.done_call("key2") is None
+    store.record_calls([finished])
+    assert store.calls() == [finished] and store.look_up_calls(["key1"])["key1"][0] == finished
+    assert store.look_up_calls(["key2"])["key2"][0] is None
 
 
 def test_finishing_again_changes_nothing(store: SessionStore) -> None:
-    store.intend_call(call())
-    store.finish_call(done(call()))
+    store.record_calls([call()])
+    store.record_calls([done(call())])
     for again in (done(call(), 99, 99, "other"), failed(call())):
-        store.finish_call(again)
+        store.record_calls([again])
         assert store.calls() == [done(call())]
-    store.intend_call(call(bound=7))
+    store.record_calls([call(bound=7)])
     assert store.calls() == [done(call())]
 
 
 def test_a_failed_attempt_stays_failed_and_is_not_done(store: SessionStore) -> None:
-    store.intend_call(call())
-    store.finish_call(failed(call()))
-    store.finish_call(done(call()))
-    assert store.calls() == [failed(call())] and store.done_call("key1") is None
+    store.record_calls([call()])
+    store.record_calls([failed(call())])
+    store.record_calls([done(call())])
+    assert store.calls() == [failed(call())] and store.look_up_calls(["key1"])["key1"][0] is None
 
 
 def test_attempts_are_numbered_by_call(store: SessionStore) -> None:
-    assert store.next_attempt("key1") == 1
-    store.intend_call(call())
-    assert store.next_attempt("key1") == 2 and store.next_attempt("key2") == 1
-    store.finish_call(failed(call()))
+    assert store.look_up_calls(["key1"])["key1"][1] == 1
+    store.record_calls([call()])
+    assert store.look_up_calls(["key1"])["key1"][1] == 2 and store.look_up_calls(["key2"])["key2"][1] == 1
+    store.record_calls([failed(call())])
     second = call(attempt=2)
-    store.intend_call(second)
-    store.finish_call(done(second))
-    assert store.next_attempt("key1") == 3
-    assert store.done_call("key1") == done(second)
+    store.record_calls([second])
+    store.record_calls([done(second)])
+    assert store.look_up_calls(["key1"])["key1"][1] == 3
+    assert store.look_up_calls(["key1"])["key1"][0] == done(second)
     assert store.calls() == [failed(call()), done(second)]
 
 
 def test_calls_may_be_recorded_many_at_once(store: SessionStore) -> None:
     both = call("both")
-    store.intend_call(call("open"))
+    store.record_calls([call("open")])
     store.record_calls([done(both), call("new"), done(call("open")), both, failed(call("never intended"))])
     store.record_calls([])
     assert store.calls() == [done(call("open")), call("new"), done(both)]
@@ -282,21 +286,21 @@ def test_calls_are_looked_up_many_at_once(store: SessionStore) -> None:
 
 def test_open_calls_are_lost_and_no_others(store: SessionStore) -> None:
     for key in "abc":
-        store.intend_call(call(key))
-    store.finish_call(done(call("b")))
+        store.record_calls([call(key)])
+    store.record_calls([done(call("b"))])
     assert store.mark_lost_calls() == 2
     assert [(found.key, found.state) for found in store.calls()] == [("a", "lost"), ("b", "done"), ("c", "lost")]
     assert store.mark_lost_calls() == 0
-    assert store.next_attempt("a") == 2 and store.done_call("a") is None
-    store.finish_call(done(call("a")))  # a reply that comes after all
+    assert store.look_up_calls(["a"])["a"][1] == 2 and store.look_up_calls(["a"])["a"][0] is None
+    store.record_calls([done(call("a"))])  # a reply that comes after all
     assert store.calls()[0].state == "lost"
 
 
 def test_calls_come_in_the_order_intended_and_by_round_and_node(store: SessionStore) -> None:
     calls = [call("c"), call("a", round=2), call("b", node="summarize"), call("d", round=2, node="summarize")]
     for one in calls:
-        store.intend_call(one)
-    store.finish_call(done(calls[0]))
+        store.record_calls([one])
+    store.record_calls([done(calls[0])])
     assert [one.key for one in store.calls()] == ["c", "a", "b", "d"]
     assert [one.key for one in store.calls(round=2)] == ["a", "d"]
     assert [one.key for one in store.calls(node="summarize")] == ["b", "d"]
@@ -333,17 +337,17 @@ def test_totals_are_the_sum_of_the_calls(
     # Lost ones first: marking takes all that are open.
     lost = [outcome for outcome in outcomes if outcome[1] == "lost"]
     for key, *_, bound in lost:
-        made.intend_call(call(f"key{key}", made.next_attempt(f"key{key}"), bound=bound))
+        made.record_calls([call(f"key{key}", made.look_up_calls([f"key{key}"])[f"key{key}"][1], bound=bound)])
     assert made.mark_lost_calls() == len(lost)
     for key, state, error_class, prompt, completion, bound in outcomes:
         if state == "lost":
             continue
-        intended = call(f"key{key}", made.next_attempt(f"key{key}"), bound=bound)
-        made.intend_call(intended)
+        intended = call(f"key{key}", made.look_up_calls([f"key{key}"])[f"key{key}"][1], bound=bound)
+        made.record_calls([intended])
         if state == "done":
-            made.finish_call(done(intended, prompt, completion))
+            made.record_calls([done(intended, prompt, completion)])
         elif state == "failed":
-            made.finish_call(failed(intended, error_class))
+            made.record_calls([failed(intended, error_class)])
     calls, totals, made_groups = made.calls(), made.call_totals(), made.call_groups()
     made.close()
     assert same(totals, sum_calls(calls))
@@ -368,11 +372,11 @@ def test_totals_charge_what_is_known_and_the_bound_where_it_is_not(store: Sessio
         None,  # lost: 100
     ]
     for number, outcome in enumerate(outcomes):
-        store.intend_call(call(f"key{number}"))
+        store.record_calls([call(f"key{number}")])
         if outcome is not None:
-            store.finish_call(outcome(call(f"key{number}")))
+            store.record_calls([outcome(call(f"key{number}"))])
     store.mark_lost_calls()
-    store.intend_call(call("open"))  # in flight: 100
+    store.record_calls([call("open")])  # in flight: 100
     totals = store.call_totals()
     assert (totals.charged_tokens, totals.prompt_tokens, totals.completion_tokens) == (415, 10, 5)
     assert [totals.charged_usd, totals.cost_usd] == pytest.approx([0.4015, 0.0015])
@@ -381,13 +385,15 @@ def test_totals_charge_what_is_known_and_the_bound_where_it_is_not(store: Sessio
 
 
 def test_a_reply_from_the_shared_cache_is_done_counted_and_free(store: SessionStore) -> None:
-    store.intend_call(call("paid"))
-    store.finish_call(done(call("paid"), 10, 5))
+    store.record_calls([call("paid")])
+    store.record_calls([done(call("paid"), 10, 5)])
     for key, tokens in (("cached", 0), ("cached-with-use", 7)):
-        store.intend_call(call(key))
-        store.finish_call(replace(done(call(key), tokens, 0), cached=True, cost_usd=0.0))
+        store.record_calls([call(key)])
+        store.record_calls([replace(done(call(key), tokens, 0), cached=True, cost_usd=0.0)])
     assert [one.cached for one in store.calls()] == [False, True, True]
-    assert store.done_call("cached") == replace(done(call("cached"), 0, 0), cached=True, cost_usd=0.0)
+    assert store.look_up_calls(["cached"])["cached"][0] == replace(
+        done(call("cached"), 0, 0), cached=True, cost_usd=0.0
+    )
     totals = store.call_totals()
     assert (totals.done, totals.cached, totals.charged_tokens, totals.n_attempts) == (3, 2, 15, 1)
     assert [(group.cached, group.n, group.n_without_usage) for group in store.call_groups()] == [
@@ -399,10 +405,10 @@ def test_a_reply_from_the_shared_cache_is_done_counted_and_free(store: SessionSt
 
 def test_a_finished_call_sent_again_is_counted(store: SessionStore) -> None:
     for attempt in (1, 2, 3):
-        store.intend_call(call(attempt=attempt))
-        store.finish_call(done(call(attempt=attempt)))
+        store.record_calls([call(attempt=attempt)])
+        store.record_calls([done(call(attempt=attempt))])
     assert store.call_totals().repeated == 2
-    assert store.done_call("key1") == done(call())
+    assert store.look_up_calls(["key1"])["key1"][0] == done(call())
 
 
 def test_samples_come_back_whole_in_order_and_before_a_round(store: SessionStore) -> None:
@@ -513,9 +519,9 @@ def test_threads_may_write_at_once(store: SessionStore) -> None:
             start.wait(10)
             for n in range(n_each):
                 key = f"key{thread}-{n}"
-                store.intend_call(call(key))
+                store.record_calls([call(key)])
                 store.call_totals()
-                store.finish_call(done(call(key)) if n % 2 else failed(call(key)))
+                store.record_calls([done(call(key)) if n % 2 else failed(call(key))])
                 store.admit([sample(thread * n_each + n)], [rejection(n)])  # the rejections are the same in all threads
                 store.set_meta(f"meta{thread}", str(n))
                 store.add_attributes("cluster1", {"thread": str(thread)})

@@ -52,7 +52,7 @@ def test_replies_are_not_in_the_file_and_come_back(tmp_path: Path, key: str) -> 
     write(tmp_path / "secret", STORAGE)
     assert SECRET.encode() not in content(tmp_path / "secret") and key.encode() not in content(tmp_path / "secret")
     store = open_store(tmp_path / "secret", STORAGE)
-    assert store.calls() == [DONE] and store.done_call("key1") == DONE
+    assert store.calls() == [DONE] and store.look_up_calls(["key1"])["key1"][0] == DONE
     store.close()
 
 

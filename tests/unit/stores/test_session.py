@@ -34,7 +34,7 @@ def filled(path: Path) -> SqliteSessionStore:
     store.set_meta("key", "value")
     store.add_real([REAL])
     store.add_clusters([CLUSTER])
-    store.intend_call(CALL)
+    store.record_calls([CALL])
     store.admit([SAMPLE], [REJECTION])
     store.add_round(1, {"mmd2": 0.5}, b"w", [Choice("sample1", 1.0, 1)])
     return store
@@ -147,8 +147,8 @@ WRITES: dict[str, Callable[[SqliteSessionStore], object]] = {
     "set_meta": lambda store: store.set_meta("key", "other"),
     "add_real": lambda store: store.add_real([RealRow("real2", "t", "l", "holdout")]),
     "add_attributes": lambda store: store.add_attributes("cluster1", {"a": "b"}),
-    "intend_call": lambda store: store.intend_call(replace(CALL, key="key2")),
-    "finish_call": lambda store: store.finish_call(replace(CALL, state="done")),
+    "record_calls, intended": lambda store: store.record_calls([replace(CALL, key="key2")]),
+    "record_calls, done": lambda store: store.record_calls([replace(CALL, state="done")]),
     "mark_lost_calls": lambda store: store.mark_lost_calls(),
     "admit": lambda store: store.admit([], [Rejection("rejection2", 1, "l", "k", "r", "d")]),
     "add_round": lambda store: store.add_round(2, {}, b"", []),
@@ -287,9 +287,9 @@ def test_a_fork_adopts_inherited_calls_when_it_asks_for_them(path: Path) -> None
         connection.execute("DELETE FROM calls")
     connection.close()
     assert store.calls() == [] and store.call_groups() == []
-    assert store.done_call("key2") is None  # it was not finished
+    assert store.look_up_calls(["key2"])["key2"][0] is None  # it was not finished
     assert store.look_up_calls(["key1", "key3"]) == {"key1": (finished, 2), "key3": (None, 1)}
-    assert store.done_call("key1") == finished and store.calls() == [finished]
+    assert store.look_up_calls(["key1"])["key1"][0] == finished and store.calls() == [finished]
     store.record_calls([replace(CALL, key="key3")])
     assert [(group.state, group.inherited, group.n) for group in store.call_groups()] == [
         ("done", True, 1),
