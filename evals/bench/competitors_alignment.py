@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 
 from evals.bench.spec import OURS, Alignment, Method, NotRunError, Spec, uniform
+from evals.methods.thinning import thin_towards
 from synalign_agent.core.align import fit_weights
-from synalign_agent.core.arrays import Array, FloatArray, squared_norms
+from synalign_agent.core.arrays import Array, FloatArray
 from synalign_agent.core.baselines.herding import herd
 from synalign_agent.core.baselines.projection import match_mean
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
@@ -123,32 +124,9 @@ def clarabel_qp(syn: Array, real: Array, spec: Spec, deadline: float) -> Alignme
 
 
 def goodpoints_thinning(syn: Array, real: Array, spec: Spec, deadline: float) -> Alignment:
-    """Thin the pool by goodpoints' kernel thinning, refined towards the real rows; equal weights on what is kept.
-
-    KT-SPLIT halves the pool, which keeps the pool's distribution; KT-SWAP then gets the mean kernel with the real rows as its
-    target, so that its exchanges lower the MMD to them.
-    """
-    from goodpoints import kt
-
-    scale, norms = np.float32(-0.5 / spec.lengthscale**2), squared_norms(syn)
-
-    def kernel(y: Array, X: Array) -> Array:
-        """Compare the one row of y with all of X, or the rows of both pair by pair."""
-        if len(y) > 1:
-            pairs: Array = np.exp(scale * squared_norms(y - X))
-            return pairs
-        values: Array = X @ y[0]
-        values *= -2.0
-        values += norms if X is syn else squared_norms(X)
-        values += y[0] @ y[0]
-        values *= scale
-        np.exp(values, out=values)
-        return values
-
-    k_sr = _k_sr(syn, real, spec)
-    kept = kt.thin(syn, spec.halvings, kernel, kernel, seed=spec.seed, meanK=k_sr, unique=spec.cap < 1.0)
-    w = np.bincount(kept, minlength=spec.m) / len(kept)
-    return Alignment(w, None, spec.halvings)
+    """Thin the pool by goodpoints' kernel thinning, refined towards the real rows; equal weights on what is kept."""
+    kept = thin_towards(syn, _k_sr(syn, real, spec), spec.kernel, spec.halvings, seed=spec.seed, unique=spec.cap < 1.0)
+    return Alignment(np.bincount(kept, minlength=spec.m) / len(kept), None, spec.halvings)
 
 
 def random_projections(syn: Array, real: Array, spec: Spec, deadline: float) -> Alignment:

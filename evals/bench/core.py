@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from evals.bench import machine, plan, plot, table
+from evals import machine
+from evals.bench import plan, plot, table
 from evals.bench.measure import answer_path, main_one, rows_path, run_apart, speeds_apart
 from evals.bench.rows import Dataset, from_embeddings, from_texts, gaussian_mixture, write_rows
 from evals.bench.scores import first_difference

@@ -1,10 +1,14 @@
 """The engine against a loopback server: how much longer than the endpoint's own time does a round of generation take?
 
 `python -m evals.bench.engine [--peers FOLDER]`, where FOLDER holds virtual environments named `curator` and `distilabel` with
-those packages installed. Every measurement is a process of its own, and the server another one.
+those packages installed. Every measurement is a process of its own, and the server another one. Writes `engine.json` and
+`engine.md` beside the other results.
 
-What is timed of ours is a round of the graph from the node that plans the calls to the end of the screening: fan-out,
-checkpoints, rendering, journal (intent and outcome of each call on disk), requests, parsing, gates and embedding.
+Two spans are measured. At the endpoint, the same for everybody: from the arrival of the first request to the last answer. In
+the client, what its user waits for once it is set up: of ours a round of the graph from the node that plans the calls to the
+end of the screening, with fan-out, checkpoints, rendering, journal (intent and outcome of each call on disk), requests, parsing,
+gates and embedding; of Curator one call of its LLM over a list of prompts; of distilabel `Pipeline.run`, which starts its
+processes. CPU is that of the client's span for ours and of the whole process, imports included, for the others.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +31,14 @@ from typing import Any
 
 import numpy as np
 
+from evals import machine
+
 LATENCY_SECONDS = 0.1
 _ROOT = Path(__file__).resolve().parents[2]
 _PROBLEMS = ((500, 50, "fake"), (500, 50, "real"), (2_000, 200, "fake"), (10_000, 200, "fake"))
+_PEERS = ("distilabel", "curator")
 _REPEATS = 3
+_ONCE_FROM = 10_000
 
 
 class HashEncoder:
@@ -131,57 +140,80 @@ def measure(url: str, n: int, parallel: int, encoder: str) -> dict[str, Any]:
 
 def _run(command: Sequence[str]) -> dict[str, Any]:
     with server() as url:
+        busy = machine.busy_seconds()
+        started = time.perf_counter()
         done = subprocess.run(
             [*command[:-2], url, *command[-2:]], cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False
         )
+        seconds, busy = time.perf_counter() - started, machine.busy_seconds() - busy
+        with urllib.request.urlopen(f"{url}/span") as reply:
+            span = json.load(reply)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
-        return {"not_run": (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]}
+        return {"not_run": ((done.stderr or done.stdout).strip().splitlines() or ["no output"])[-1]}
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return found
+    return {**found, "endpoint_seconds": span["seconds"], "busy_cores": busy / seconds}
 
 
 def main() -> None:
-    """Measure and print a Markdown table; seconds are those of the fastest of three runs."""
+    """Measure, print a Markdown table and write it with all runs; the table shows the fastest run of each line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="folder with the peers' virtual environments")
     parser.add_argument("--only", type=int, help="problem size, to run one alone")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("results"), help="folder of the results"
+    )
     parser.add_argument("--measure", nargs=4, metavar=("ENCODER", "URL", "N", "PARALLEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         encoder, url, n, parallel = options.measure
         print("RESULT " + json.dumps(measure(url, int(n), int(parallel), encoder)), flush=True)
         return
-    print(
-        "| | prompts | in parallel | ideal, s | seconds | of it after the last reply | CPU, ms a call | memory growth, MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for n, parallel, encoder in _PROBLEMS:
-        if options.only in (None, n):
-            command = [sys.executable, "-m", "evals.bench.engine", "--measure", encoder, str(n), str(parallel)]
-            runs = [_run(command) for _ in range(_REPEATS if n < 10_000 else 1)]
-            _row(f"synalign, {encoder} encoder", n, parallel, runs)
-    for peer in ("curator", "distilabel"):
-        python = options.peers / peer / "bin" / "python" if options.peers else None
-        if python is not None and python.exists() and options.only in (None, 500):
-            command = [str(python), str(Path(__file__).with_name("engine_peers.py")), peer, "500", "50"]
-            _row(peer, 500, 50, [_run(command) for _ in range(_REPEATS)])
+    problems: list[tuple[str, int, int, list[str]]] = [
+        (
+            f"synalign, {encoder} encoder",
+            n,
+            parallel,
+            [sys.executable, "-m", "evals.bench.engine", "--measure", encoder],
+        )
+        for n, parallel, encoder in _PROBLEMS
+    ]
+    script = str(Path(__file__).with_name("engine_peers.py"))
+    for peer in _PEERS if options.peers else ():
+        if (python := options.peers / peer / "bin" / "python").exists():
+            problems.insert(1, (peer, *_PROBLEMS[0][:2], [str(python), script, peer]))
+    results: list[dict[str, Any]] = []
+    chosen = [problem for problem in problems if options.only in (None, problem[1])]
+    # Round by round, so that a busy minute does not fall on one of them alone.
+    for repeat in range(_REPEATS):
+        for place, (name, n, parallel, command) in enumerate(chosen):
+            if repeat == 0:
+                results.append({"name": name, "n": n, "parallel": parallel, "runs": []})
+            if repeat == 0 or n < _ONCE_FROM:
+                results[place]["runs"].append(_run([*command, str(n), str(parallel)]))
+    table = "\n".join([_HEAD, *map(_row, results)]) + "\n"
+    print(table)
+    options.output.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine.describe(), "latency_seconds": LATENCY_SECONDS, "results": results}
+    (options.output / "engine.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output / "engine.md").write_text(table, encoding="utf-8")
 
 
-def _row(name: str, n: int, parallel: int, runs: Sequence[dict[str, Any]]) -> None:
-    ideal = n / parallel * LATENCY_SECONDS
-    good = [run for run in runs if "seconds" in run]
+_HEAD = (
+    "| | prompts | in parallel | ideal, s | at the endpoint, s | in the client, s | CPU, ms a call | memory growth, MB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def _row(result: dict[str, Any]) -> str:
+    n, parallel = result["n"], result["parallel"]
+    head = f"| {result['name']} | {n:,} | {parallel} | {n / parallel * LATENCY_SECONDS:.1f} |"
+    good = [run for run in result["runs"] if "seconds" in run]
     if not good:
-        print(f"| {name} | {n:,} | {parallel} | {ideal:.1f} | {runs[0]['not_run']} | | | |", flush=True)
-        return
+        return f"{head} not run: {result['runs'][0]['not_run']} | | | |"
     best = min(good, key=lambda run: float(run["seconds"]))
-    late = f"{best['seconds'] - best['seconds_to_last_reply']:.2f}" if "seconds_to_last_reply" in best else ""
-    memory = f"{best['memory_growth_mb']:.0f}" if "memory_growth_mb" in best else ""
-    print(
-        f"| {name} | {n:,} | {parallel} | {ideal:.1f} | {best['seconds']:.2f} | {late} | "
-        f"{1e3 * best['cpu_seconds'] / n:.2f} | {memory} |",
-        flush=True,
-    )
+    memory = f"{best['memory_growth_mb']:.0f}" if "memory_growth_mb" in best else "not measured"
+    return f"{head} {best['endpoint_seconds']:.2f} | {best['seconds']:.2f} | {1e3 * best['cpu_seconds'] / n:.2f} | {memory} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""An OpenAI-compatible server with a fixed latency, light enough not to be what a client's benchmark measures."""
+"""An OpenAI-compatible server with a fixed latency, light enough not to be what a client's benchmark measures.
+
+`GET /v1/span` tells how many completions it gave, and the seconds from the arrival of the first request to the last answer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 
 _WORDS = (  # noqa: SIM905 - a list of sixty literals reads worse
     "order parcel invoice refund kettle lamp courier yesterday broken late thanks please account login password charge twice "
@@ -15,11 +19,32 @@ _WORDS = (  # noqa: SIM905 - a list of sixty literals reads worse
 ).split()
 
 
+class _Span:
+    """What was asked and answered, and when."""
+
+    def __init__(self) -> None:
+        self.n_requests = self.n_answers = 0
+        self._first = self._last = 0.0
+
+    def asked(self) -> int:
+        self.n_requests += 1
+        if self.n_requests == 1:
+            self._first = time.perf_counter()
+        return self.n_requests
+
+    def answered(self) -> None:
+        self.n_answers += 1
+        self._last = time.perf_counter()
+
+    def to_json(self) -> bytes:
+        return json.dumps({"n": self.n_answers, "seconds": self._last - self._first}).encode()
+
+
 class _Connection(asyncio.Protocol):
     """One keep-alive connection: requests come with Content-Length, and answers leave after the latency."""
 
-    def __init__(self, latency: float, requests: list[int]) -> None:
-        self._latency, self._requests, self._data = latency, requests, b""
+    def __init__(self, latency: float, span: _Span) -> None:
+        self._latency, self._span, self._data = latency, span, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -33,9 +58,15 @@ class _Connection(asyncio.Protocol):
             if len(self._data) < end + 4 + length:
                 return
             body, self._data = self._data[end + 4 : end + 4 + length], self._data[end + 4 + length :]
-            self._requests[0] += 1
-            answer = _answer(body, self._requests[0]) if head.startswith(b"post") else b'{"object":"list","data":[]}'
-            asyncio.get_running_loop().call_later(self._latency, self._send, answer)
+            if head.startswith(b"post"):
+                answer = _answer(body, self._span.asked())
+                asyncio.get_running_loop().call_later(self._latency, self._complete, answer)
+            else:
+                self._send(self._span.to_json() if b"/v1/span" in head else b'{"object":"list","data":[]}')
+
+    def _complete(self, answer: bytes) -> None:
+        self._span.answered()
+        self._send(answer)
 
     def _send(self, answer: bytes) -> None:
         if not self._transport.is_closing():
@@ -66,9 +97,9 @@ def _answer(body: bytes, number: int) -> bytes:
 
 
 async def _serve(latency: float) -> None:
-    requests = [0]
+    span = _Span()
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Connection(latency, requests), "127.0.0.1", 0, backlog=2048
+        lambda: _Connection(latency, span), "127.0.0.1", 0, backlog=2048
     )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)  # until the one who started it goes away

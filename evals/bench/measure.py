@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from evals.bench import competitors_alignment, competitors_selection, machine
-from evals.bench.machine import busy_seconds, peak_memory, physical_memory
+from evals import machine
+from evals.bench import competitors_alignment, competitors_selection
 from evals.bench.rows import read_rows
 from evals.bench.scores import score_picks, score_weights
 from evals.bench.spec import Method, NotRunError, Spec
+from evals.machine import busy_seconds, peak_memory, physical_memory
 from synalign_agent.core.arrays import Array
 
 _REPEATS = 5

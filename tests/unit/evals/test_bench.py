@@ -17,7 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import gpytorch  # noqa: F401  # the competitors import it when they run
 
-from evals.bench import competitors_alignment, competitors_selection, machine, measure, plan, plot, rows, table, targets
+from evals import machine
+from evals.bench import competitors_alignment, competitors_selection, measure, plan, plot, rows, table, targets
 from evals.bench.spec import OURS, Spec
 
 SELECTION = Spec("selection", n=200, n_picks=12, lengthscale=0.7)

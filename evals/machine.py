@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from threadpoolctl import threadpool_info
 
 _PACKAGES = (
     "synalign-agent", "numpy", "scipy", "torch", "scikit-learn", "gpytorch", "linear_operator", "apricot-select",
-    "goodpoints", "clarabel",
+    "goodpoints", "clarabel", "sentence-transformers",
 )  # fmt: skip
 _BANDWIDTH_ROWS, _BANDWIDTH_DIMENSIONS = 2**20, 256
 """1 GiB of float32, far beyond any cache."""
@@ -83,6 +85,36 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+class PeakMemory:
+    """The most memory that a block needs beside what the process held before it, where Linux says so."""
+
+    above_start: int | None = None
+    """Bytes; None while the block runs, and on other systems."""
+    _start: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        _give_back_free_memory()
+        try:
+            # Sets the peak of this process to what it has now (proc(5), clear_refs).
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return self
+        self._start = peak_memory()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._start is not None:
+            self.above_start = max(peak_memory() - self._start, 0)
+
+
+def _give_back_free_memory() -> None:
+    """Hand what was freed to the system (glibc only): what a block takes from it again would not show in the peak."""
+    if platform.system() == "Linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _fastest(work: Callable[[], object]) -> float:

@@ -1,0 +1,1 @@
+"""Scores of a selection: pure functions of rows, texts and numbers."""
