@@ -30,11 +30,11 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
     rounds = store.rounds()
     choices = {choice.sample_id: choice for choice in store.choices(rounds[-1]["round"])} if rounds else {}
     clusters = {cluster.id: cluster for cluster in store.clusters()}
+    attributes = {id: reviews.attributes_in_force(store, id) for id in clusters}
     calls = {call.key: call for call in store.calls(node="generate") if call.state == "done"}
     rows: list[dict[str, Any]] = []
     for sample in reviews.pool(store):
         choice, call = choices.get(sample.id), calls[sample.call_key]
-        attributes = reviews.attributes_in_force(store, sample.cluster_id)
         rows.append(
             {
                 "text": sample.text,
@@ -45,7 +45,7 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
                 "sample_id": sample.id,
                 "round": sample.round,
                 # Pairs, not a struct: dimensions differ between sessions, and Parquet has no empty struct.
-                "attributes": [{"name": name, "value": value} for name, value in attributes.items()],
+                "attributes": [{"name": name, "value": value} for name, value in attributes[sample.cluster_id].items()],
                 "demonstration_ids": list(clusters[sample.cluster_id].member_ids),
                 "nearest_real_id": sample.nearest_real_id,
                 "nearest_similarity": sample.nearest_similarity,

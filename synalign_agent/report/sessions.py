@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import filelock
 import yaml
+
+from synalign_agent.errors import SynAlignError
 
 _DATABASE = "session.sqlite"
 _CONFIG = "config.yaml"
@@ -18,16 +21,23 @@ _CONFIG = "config.yaml"
 def list_sessions(runs_dir: Path) -> list[dict[str, Any]]:
     """Return one row for each session under `runs_dir`, by name.
 
-    Each has `thread_id`; `status` (as `Session.status`, or `unreadable`, or `elsewhere` if it is not kept in its folder);
+    Each has `thread_id`; `status` (as `Session.status`, or `unreadable`, by a file or by a database server that cannot be used);
     `stop_reason`; `n_rounds` finished; `n_pool` (texts that people rejected included); `n_requested`; `n_selected`; `mmd2`
     {`aligned`, `target`}; `calls` {`done`, `failed`}; `cost_usd` (None where no prices are configured); `forked_from` (thread
     id, or None); and `error` (a sentence, or None). What is not measured is None.
     """
     found = {path.parent for name in (_DATABASE, _CONFIG) for path in runs_dir.glob(f"*/{name}")}
-    return [_session(folder) for folder in sorted(found) if not folder.name.startswith(".")]
+    refusals: dict[str, str] = {}
+    return [_session(folder, refusals) for folder in sorted(found) if not folder.name.startswith(".")]
 
 
-def _session(folder: Path) -> dict[str, Any]:
+def _session(folder: Path, refusals: dict[str, str]) -> dict[str, Any]:
+    """Return a session's row.
+
+    Args:
+        folder: the session's folder.
+        refusals: URL of a server -> why it cannot be used; each is asked in vain once.
+    """
     path = folder / _DATABASE
     row: dict[str, Any] = {
         "thread_id": folder.name,
@@ -40,21 +50,42 @@ def _session(folder: Path) -> dict[str, Any]:
         "forked_from": None,
         "error": None,
     }
-    if not path.exists():
-        return {
-            **row,
-            "status": "elsewhere",
-            "error": f"{folder}: kept in another database; `synalign status {folder.name}` asks it",
-        }
     try:
+        url = None if path.exists() else _url(folder)
+        if url is not None:
+            return {**row, **_facts_from_server(url, folder, refusals)}
         # Read-only, and not through the store: looking at old sessions must not bring them to the newest schema.
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
-            return {**row, **_facts(connection, folder)}
-    except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            return {**row, **_facts(connection, lambda: _is_locked(folder))}
+    except (sqlite3.Error, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         return {**row, "error": f"{path}: {error}; restore it from a copy"}
 
 
-def _facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
+def _url(folder: Path) -> str | None:
+    config = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8")) or {}
+    url = (config.get("storage") or {}).get("url")
+    return None if url is None else str(url)
+
+
+def _facts_from_server(url: str, folder: Path, refusals: dict[str, str]) -> dict[str, Any]:
+    from synalign_agent.stores.postgres import connect, explained_refusal, is_claimed
+
+    if url in refusals:
+        return {"error": refusals[url]}
+    try:
+        connection = connect(url, folder.name)
+    except SynAlignError as error:
+        refusals[url] = f"{folder}: {error}"
+        return {"error": refusals[url]}
+    try:
+        with connection, explained_refusal():
+            return _facts(connection, lambda: is_claimed(connection, folder.name) or _is_locked(folder))
+    except SynAlignError as error:
+        return {"error": f"{folder}: {error}"}
+
+
+def _facts(connection: Any, is_locked: Callable[[], bool]) -> dict[str, Any]:
+    """Read a row from a connection to SQLite or PostgreSQL, in words that both know."""
     meta = dict(
         connection.execute("SELECT key, value FROM meta WHERE key IN ('status', 'stop_reason', 'config', 'lineage')")
     )
@@ -64,13 +95,14 @@ def _facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
     ).fetchone()
     metrics = json.loads(last[0]) if last else {}
     done, failed, cost_usd = connection.execute(
-        "SELECT COALESCE(SUM(state = 'done'), 0), COALESCE(SUM(state = 'failed'), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls"
+        "SELECT COUNT(*) FILTER (WHERE state = 'done'), COUNT(*) FILTER (WHERE state = 'failed'), COALESCE(SUM(cost_usd), 0.0) "
+        "FROM calls"
     ).fetchone()
     mmd2 = metrics.get("mmd2", {})
     priced = any(((config.get("llm") or {}).get("prices") or {}).values())
     lineage = json.loads(meta.get("lineage", "[]"))
     return {
-        "status": _status(meta.get("status", "new"), folder),
+        "status": "interrupted" if meta.get("status") == "running" and not is_locked() else meta.get("status", "new"),
         "stop_reason": meta.get("stop_reason") or None,
         "n_rounds": last[1] if last else 0,
         "n_pool": connection.execute("SELECT COUNT(*) FROM samples").fetchone()[0],
@@ -83,12 +115,10 @@ def _facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
     }
 
 
-def _status(stored: str, folder: Path) -> str:
-    """Return the stored status, or `interrupted` where the process that was running is gone."""
-    if stored != "running":
-        return stored
+def _is_locked(folder: Path) -> bool:
+    """Tell whether the process that was running holds the folder; where that cannot be known, that it does."""
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
-            return "interrupted"
+            return False
     except (filelock.Timeout, OSError):  # a folder that cannot be written to: what is stored is all that is known
-        return stored
+        return True

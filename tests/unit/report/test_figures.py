@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from synalign_agent.report.figures import MapPoint, map_figure, mmd2_by_round, project_2d
+from synalign_agent.report.figures import mmd2_by_round, weight_histogram
+from synalign_agent.report.layout import neighbourhoods, project_2d
+from synalign_agent.report.map_figure import MapPoint, map_figure
 
 
 def _round(number, raw=0.05, aligned=0.02, floor=0.004, target=0.006):
@@ -95,16 +97,41 @@ class TestProject2d:
         assert [rows.shape for rows in project_2d(np.empty((0, 4)), [np.ones((3, 4))])] == [(0, 2), (3, 2)]
 
 
+class TestNeighbourhoods:
+    def test_keeps_two_kinds_apart_wherever_they_come_from_and_is_the_same_again(self):
+        rng = np.random.default_rng(0)
+        kinds = [rng.normal(size=(20, 6)) * 0.1 + center for center in (0.0, 5.0)]
+        real, others = np.concatenate([kinds[0][:10], kinds[1][:10]]), [np.concatenate([kinds[0][10:], kinds[1][10:]])]
+        near, far = neighbourhoods(real, others)
+        assert near.shape == far.shape == (20, 2)
+        one, other = (np.concatenate([near[part], far[part]]) for part in (slice(10), slice(10, 20)))
+        gap = np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))
+        assert gap > 2 * max(np.linalg.norm(part - part.mean(axis=0), axis=1).max() for part in (one, other))
+        again = neighbourhoods(real, others)
+        assert all((first == second).all() for first, second in zip((near, far), again, strict=True))
+
+    def test_needs_ten_rows_that_differ(self):
+        assert neighbourhoods(np.eye(9), []) is None
+        assert neighbourhoods(np.ones((20, 3)), [np.ones((5, 3))]) is None
+        assert neighbourhoods(np.empty((0, 3)), [np.empty((0, 3))]) is None
+
+
+def test_weight_histogram_has_a_bar_for_each_bin():
+    figure = weight_histogram({"histogram": {"edges": [0.0, 1.0, 2.0], "counts": [3, 4]}})
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0.5, 1.5], [3, 4])
+    assert not weight_histogram({"histogram": None}).data
+
+
 class TestMapFigure:
     def test_has_a_trace_and_a_shape_for_each_group(self):
         figure = map_figure([_point("selected"), _point("real"), _point("pool"), _point("real", x=2.0)])
-        assert [trace.name for trace in figure.data] == ["Real", "Pool, not selected", "Selected"]
+        assert [trace.name for trace in figure.data] == ["Real", "Raw, not selected", "Selected"]
         assert len({trace.marker.symbol for trace in figure.data}) == 3
         assert len({trace.marker.color for trace in figure.data}) == 3
         assert list(_trace(figure, "Real").x) == [0.0, 2.0]
 
     def test_leaves_out_empty_groups(self):
-        assert [trace.name for trace in map_figure([_point("pool")]).data] == ["Pool, not selected"]
+        assert [trace.name for trace in map_figure([_point("pool")]).data] == ["Raw, not selected"]
 
     def test_hover_escapes_cuts_and_wraps(self):
         text = "<img src=x onerror=alert(1)> & " + "word " * 100

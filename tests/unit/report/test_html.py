@@ -1,13 +1,17 @@
 """The report page: every number is there, nothing in it runs or loads anything, and None is never 0."""
 
+import base64
 import copy
+import dataclasses
+import gzip
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from synalign_agent.report.figures import MapPoint
 from synalign_agent.report.html import render_report
+from synalign_agent.report.map_figure import MapPoint
 
 EVIL = "<script>alert(1)</script>"
 MISSING = '<span class="missing" role="img" aria-label="not measured" title="not measured">–</span>'
@@ -52,6 +56,7 @@ def _ledger():
     none = dict.fromkeys(gain)
     return {
         "calls": {"done": 454, "cached": 23, "inherited": 77, "failed_by_class": {"rate_limit": 5, EVIL: 2}},
+        "cost_usd": 0.12344,
         "inherited_cost_usd": 0.0765,
         "by_prompt": {"generate_samples": spent, EVIL: unknown},
         "by_node": {"generate": spent},
@@ -64,6 +69,46 @@ def _ledger():
             },
         ],
     }  # fmt: skip
+
+
+def _analysis():
+    shares = {"real": 0.25, "pool": 0.3, "selected": 0.5, "noise": 0.03, "z": 8.3}
+    described = {"n": 300, "median": 0.41, "p95": 0.62, "max": 0.9151}
+    return {
+        "n_real": {"rows": 240, "held_out": 48, "labels": 2},
+        "gap_map": [
+            {
+                "label": f"negative {EVIL}", "size": 7, "mass": 0.0833, "synthetic_mass": 0.01, "pool_mass": 0.02,
+                "noise": 0.0244, "z": 3.004, "witness": 0.01, "examples": [{"id": "ab", "text": f"it broke {EVIL}"}],
+                "command": f"synalign fork '{EVIL}'",
+            }
+        ],
+        "attribute_shares": [
+            {
+                "dimension": f"tone {EVIL}",
+                "values": [{"value": f"value {place} {EVIL}", **shares} for place in range(20)],
+            }
+        ],
+        "text_length": {
+            "real": {"p10": 31.0, "p50": 77.0, "p90": 155.0}, "reference": {"p10": 33.0, "p50": 79.0, "p90": 151.0},
+            "pool": None, "selected": {"p10": 21.0, "p50": 57.0, "p90": 111.0},
+        },
+        "copy_check": {"selected": described, "real": {**described, "max": 0.8234}, "share_above_real_p95": 0.0712},
+        "real_rejection_rates": {"odd_reason": 0.25},
+        "weights": {
+            "n": 1612, "n_zero": 1203, "largest": 5.3712, "ess": 211.437, "ess_share": 0.1312,
+            "histogram": {"edges": [0.0, 2.5, 5.3712], "counts": [307, 102]},
+        },
+    }  # fmt: skip
+
+
+def _lineage():
+    sample = {
+        "text": EVIL, "label": EVIL, "round": 1, "weight": 0.01, "copies": 1, "attributes": [["tone", EVIL]],
+        "demonstrations": ["ab"], "nearest": "ab", "similarity": 0.5, "prompt": "generate 1 (ab)", "model": EVIL, "seed": 3,
+        "edited_from": None,
+    }  # fmt: skip
+    return {"samples": {"s1": sample}, "real": {"ab": EVIL}}
 
 
 def _arguments():
@@ -91,6 +136,9 @@ def _arguments():
         ],
         "config_yaml": f"task: reviews # {EVIL}\n",
         "ledger": _ledger(),
+        "task": f"film reviews {EVIL}",
+        "analysis": _analysis(),
+        "lineage": _lineage(),
     }  # fmt: skip
 
 
@@ -141,10 +189,15 @@ def test_values_appear_with_four_digits(own):
         assert value in own, value
 
 
-def test_verdict_says_what_it_is_worth_and_why_it_stopped(own):
+def test_overview_says_what_was_asked_what_came_and_what_it_cost(own):
+    assert (
+        "Within noise of real data for 0 of 2 labels; “negative” is under-covered, “positive” is not measured." in own
+    )
+    assert "300 rows of" in own and "like 240 real rows of 2 labels" in own
     assert (
         "Aligned data are worth 41 real rows per MMD², raw data 17; real rows at this size would score 0.00211." in own
     )
+    assert "$0.1234 for 431 calls, 123,456 prompt and 65,432 completion tokens, 12 min 34 s" in own
     assert "The target of 0.00253 is not met" in own
     assert "The run stopped because the round limit is reached." in own
 
@@ -174,8 +227,8 @@ def test_key_table_puts_the_four_columns_side_by_side(own):
 
 
 def test_none_is_a_dash_and_never_zero(own):
-    row = re.search(r'<tr><th scope="row">positive</th>(.*?)</tr>', own).group(1)
-    assert re.findall(r"<td[^>]*>(.*?)</td>", row) == ["160", "161", "811", *[MISSING] * 6]
+    row = re.search(r'<tr><th scope="row" dir="auto">positive</th>(.*?)</tr>', own).group(1)
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row) == ["160", "161", "811", *[MISSING] * 7]
 
 
 def test_a_session_of_which_nothing_is_known_renders():
@@ -200,15 +253,34 @@ def test_a_sample_never_becomes_markup(page):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_plotly_is_there_once_and_figures_come_after_it(page):
-    assert len(re.findall(r"plotly\.js v\d", page)) == 1
-    assert page.index("plotly.js v") < page.index('"figure-rounds",') < page.index('"figure-map",')
+def _figures(page):
+    return json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page).group(1))
 
 
-def test_the_only_figure_brings_plotly_itself():
-    page = render_report(**{**_arguments(), "rounds": []})
-    assert len(re.findall(r"plotly\.js v\d", page)) == 1
-    assert page.index("plotly.js v") < page.index('"figure-map",')
+def test_plotly_is_there_once_and_figures_are_data(page):
+    packed = re.findall(r'<script type="text/plain" id="plotly">([^<]*)</script>', page)
+    assert len(packed) == 1
+    assert re.search(r"plotly\.js v\d", gzip.decompress(base64.b64decode(packed[0]))[:500].decode())
+    figures = _figures(page)
+    assert set(figures) == {"figure-rounds", "figure-map", "figure-weights"}
+    assert all(f'id="{name}"' in page for name in figures)
+    assert len(page) < 2_300_000
+
+
+def test_neighbourhoods_are_a_tab_of_their_own():
+    points = [dataclasses.replace(point, neighbourhood=(1.0, 2.0)) for point in _arguments()["points"]]
+    page = render_report(**{**_arguments(), "points": points})
+    assert _figures(page)["figure-neighbourhoods"]["data"][0]["x"] == [1.0]
+    for control in re.findall(r'role="tab"[^>]*aria-controls="([^"]+)"', page):
+        assert f'id="{control}"' in page
+
+
+def test_texts_in_scripts_stay_texts(page):
+    """Whatever a model writes, the only elements that end inside the page's data are its own."""
+    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page)
+    assert len(data) == 2
+    assert json.loads(data[1])["samples"]["s1"]["text"] == EVIL
+    assert all("<" not in text for text in data)
 
 
 def test_nothing_is_loaded_from_elsewhere(page, own):
@@ -224,30 +296,48 @@ def test_nothing_is_loaded_from_elsewhere(page, own):
 
 
 def test_no_button_sends_the_chart_to_a_cloud(page):
-    configs = re.findall(r'\{"displaylogo".*?\}', page)
-    assert len(configs) == 2
-    assert all('"showSendToCloud": false' in config and "plotlyServerURL" not in config for config in configs)
+    assert "showSendToCloud: false" in page
+    assert "plotlyServerURL" not in page
+
+
+def test_analysis_has_its_reference_beside_it(own):
+    for value in (
+        "8.3 % of the real rows, 1.0 % of the dataset", "± 2.4 %", "3.004", "± 3.0 %", "and 8 rarer values",
+        "0.9151", "0.8234", "7.1 % of the dataset are nearer than 95 % of the real rows", "5.371", "1,203",
+    ):  # fmt: skip
+        assert value in own, value
+    row = re.search(r'<tr><th scope="row">50 %</th>(.*?)</tr>', own).group(1)
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row) == ["77", "79", MISSING, "57"]
+
+
+def test_without_analysis_it_says_so():
+    own = _without_scripts(render_report(**{**_arguments(), "analysis": None, "lineage": None}))
+    assert "Gaps were not looked for" in own
+    assert "Nothing was weighed yet" in own
+    assert "no shares to compare" in own
 
 
 def test_tables_have_captions_and_every_link_has_a_target(own):
     assert own.count("<table") == own.count("<caption>") > 3
     targets = set(re.findall(r'id="([^"]+)"', own))
     assert set(re.findall(r'href="#([^"]+)"', own)) <= targets
-    assert own.count("<figure>") == own.count("<figcaption>") == 2
+    assert own.count("<figure>") == own.count("<figcaption>") == 3
 
 
 def test_copy_check_shows_the_fifty_most_similar_first(own):
-    shown = [int(place) for place in re.findall(r"<dd>sample (\d+) ", own)]
+    shown = [int(place) for place in re.findall(r'<dd dir="auto">sample (\d+) ', own)]
     assert shown == list(range(59, 9, -1))
 
 
 def test_rejections_are_counted_and_explained(own):
-    rows = re.findall(r'<code>(\w+)</code></th><td class="words">(.*?)</td><td>(\d+)</td>', own)
+    rows = re.findall(
+        r'<code>(\w+)</code></th><td class="words">(.*?)</td><td>(\d+)</td><td>(.*?)</td><td>(.*?)</td>', own
+    )
     assert rows == [
-        ("call_timeout", "The call failed: timeout", "41"),
-        ("copy_words", "Shares a run of words with a real row", "12"),
-        ("attributes_length_cut", "Attribute summary: reply cut by the token limit", "3"),
-        ("odd_reason", "Odd reason", "2"),
+        ("call_timeout", "The call failed: timeout", "41", "2.5 %", MISSING),
+        ("copy_words", "Shares a run of words with a real row", "12", "0.7 %", MISSING),
+        ("attributes_length_cut", "Attribute summary: reply cut by the token limit", "3", "0.2 %", MISSING),
+        ("odd_reason", "Odd reason", "2", "0.1 %", "25.0 %"),
     ]
     assert "(no text)" in own
 

@@ -1,0 +1,91 @@
+"""The gap map of a session: kinds of real rows that the dataset lacks, each with the command that writes more of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synalign_agent.config import SessionConfig
+from synalign_agent.core.alignment import Rows
+from synalign_agent.core.gap_map import gap_map, region_count
+from synalign_agent.core.strata import stratum_rows, subsample
+from synalign_agent.data.measure import label_prior, session_kernel
+from synalign_agent.data.real import RealData
+from synalign_agent.stores.vectors import kmeans_medoids
+
+_STREAM = 7
+_MOST_ROWS = 20_000
+"""Of reference and of scoring rows: the regions are coarse, and more rows would move no line of the list."""
+
+
+def session_gaps(
+    config: SessionConfig, real: RealData, pool: Rows, copies: NDArray[np.int64], *, folder: Path, n_rounds: int
+) -> list[dict[str, Any]]:
+    """List the regions of real rows with less mass in the dataset than in the real data, the largest first.
+
+    Args:
+        config: the session's configuration.
+        real: its real rows.
+        pool: embedded pool rows with label codes.
+        copies: (m,) how often each is in the dataset.
+        folder: the session's folder; the commands name it.
+        n_rounds: finished rounds.
+
+    Returns:
+        Plain JSON values: `label`, `size` (scoring rows in the region), `mass`, `synthetic_mass`, `pool_mass` (shares of all
+        rows), `noise` (standard error of the difference of the first two if both were real samples), `z`, `witness`,
+        `examples` [{`id`, `text`}] (reference rows), and `command`.
+    """
+    rng = np.random.default_rng([config.seed, _STREAM])
+    places = _some(np.flatnonzero(~real.held_out), real, rng)
+    scoring_places = _some(np.flatnonzero(real.scores), real, rng)
+    reference = Rows(real.X[places], real.codes[places])
+    scoring = Rows(real.X[scoring_places], real.codes[scoring_places])
+    centres: list[int] = []
+    for label in np.unique(scoring.label).tolist():
+        rows = np.flatnonzero(reference.label == label)
+        n_regions = region_count(int((scoring.label == label).sum()))
+        centres += rows[kmeans_medoids(reference.X[rows], n_regions, config.seed)].tolist()
+    prior = label_prior(config, real)
+    found = gap_map(reference, scoring, pool, copies, centres, session_kernel(config, real), prior=prior)
+    described = []
+    for number, gap in enumerate(found, start=1):
+        examples = [real.rows[place] for place in places[list(gap.examples)].tolist()]
+        described.append(
+            {
+                "label": real.labels[gap.label],
+                "size": gap.size,
+                "mass": gap.mass,
+                "synthetic_mass": gap.synthetic_mass,
+                "pool_mass": gap.pool_mass,
+                "noise": (gap.mass - gap.synthetic_mass) / gap.z,
+                "z": gap.z,
+                "witness": gap.witness,
+                "examples": [{"id": row.id, "text": row.text} for row in examples],
+                "command": _command(folder, number, n_rounds, [row.id for row in examples]),
+            }
+        )
+    return described
+
+
+def _command(folder: Path, number: int, n_rounds: int, ids: list[str]) -> str:
+    """Return the lines that fork the session and give the fork one more round, written from these rows and their neighbours."""
+    name = f"{folder.name}-gap{number}"
+    runs_dir = shlex.quote(str(folder.parent))
+    # JSON's quotes: an id of digits only would be read as a number.
+    focus = shlex.quote(f"explore.focus={json.dumps(ids)}")
+    fork = f"synalign fork {folder.name} --thread-id {name} --runs-dir {runs_dir} --set {focus}"
+    return f"{fork} --set limits.max_rounds={n_rounds + 1}\nsynalign resume {name} --runs-dir {runs_dir}"
+
+
+def _some(places: NDArray[np.int64], real: RealData, rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(places) <= _MOST_ROWS:
+        return places
+    strata = stratum_rows(real.codes[places], len(places), "label")
+    kept: NDArray[np.int64] = places[np.sort(np.concatenate(list(subsample(strata, _MOST_ROWS, rng).values())))]
+    return kept
