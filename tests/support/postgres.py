@@ -9,11 +9,18 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 REASON = "no PostgreSQL server on this machine: install the Debian package `postgresql`, or put initdb and pg_ctl on the PATH"
+
+
+wherever_kept = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+"""Marks a test that is to pass wherever a session is kept; see the fixture `database`."""
 
 
 def programs() -> Path | None:
@@ -29,6 +36,17 @@ def programs() -> Path | None:
 def must_run() -> bool:
     """Tell whether a missing server is a failure: continuous integration (`.ci/run`) does not skip."""
     return os.environ.get("SYNALIGN_REQUIRE_POSTGRES") == "1"
+
+
+def new_database(url: str, template: str | None = None) -> str:
+    """Make a database on the server of `url`, empty or as the database of the URL `template` is; return its URL."""
+    import psycopg
+
+    name = f"db_{uuid.uuid4().hex}"
+    copied = "" if template is None else f" TEMPLATE {template.rsplit('/', 1)[1]}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}{copied}".encode())
+    return f"{url.rsplit('/', 1)[0]}/{name}"
 
 
 def _unprivileged_user() -> str:
