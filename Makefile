@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export LANGGRAPH_CLI_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test lint types contracts unit install-local install-dev install-bench bench chaos clean
+.PHONY: help demo test lint types contracts unit install-local install-dev install-eval install-bench eval bench chaos clean ops-test mlflow-server phoenix-server
 
 help: ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,10 +30,16 @@ contracts: ## Which module may import which.
 	$(BIN)/lint-imports
 
 unit: ## All tests.
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: install-dev ## The chaos tests' long form: 50 kills, 20 seeds of faulty replies; half an hour. `make unit` runs the short one.
 	SYNALIGN_CHAOS_KILLS=50 SYNALIGN_CHAOS_SEEDS=20 $(BIN)/pytest tests/chaos
+
+eval: install-eval ## The method on data that others made: half an hour, a minute each with EVAL=--quick, hours with EVAL=--full.
+	$(BIN)/synalign eval all $(EVAL)
+
+ops-test: install-dev mlflow-server phoenix-server ## Traces and runs on real MLflow and Phoenix servers, which `make test` skips if absent.
+	SYNALIGN_REQUIRE_MLFLOW=1 SYNALIGN_REQUIRE_PHOENIX=1 $(BIN)/pytest tests/ops
 
 bench: install-bench ## The numeric core against alternatives: an hour, or minutes with BENCH=--quick.
 	$(BIN)/python -m evals.bench.core $(BENCH)
@@ -58,10 +64,30 @@ $(VENV)/.dev: $(VENV)/.local
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+install-eval: $(VENV)/.eval ## What the evals compare with and draw by.
+
+$(VENV)/.eval: $(VENV)/.local
+	$(PIP) --editable '.[eval]'
+	touch $@
+
 install-bench: $(VENV)/.bench ## What `make bench` compares with.
 
 $(VENV)/.bench: $(VENV)/.local
 	$(PIP) --editable '.[bench]'
+	touch $@
+
+mlflow-server: $(VENV)-mlflow/.ready ## An MLflow server for the tests, in an environment of its own.
+
+$(VENV)-mlflow/.ready: tests/ops/mlflow-server.txt
+	$(PYTHON) -m venv $(VENV)-mlflow
+	$(VENV)-mlflow/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement $<
+	touch $@
+
+phoenix-server: $(VENV)-phoenix/.ready ## A Phoenix server for the tests, in an environment of its own.
+
+$(VENV)-phoenix/.ready: tests/ops/phoenix-server.txt
+	$(PYTHON) -m venv $(VENV)-phoenix
+	$(VENV)-phoenix/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 clean: ## Remove the virtual environment and caches (sessions stay).

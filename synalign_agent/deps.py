@@ -18,6 +18,7 @@ from synalign_agent.embedding.base import Encoder
 from synalign_agent.gates.copy_check import WordRuns
 from synalign_agent.gates.length import LengthLimits
 from synalign_agent.llm.base import LanguageModel
+from synalign_agent.observe.observers import Observers
 from synalign_agent.prompting.catalog import PromptCatalog
 from synalign_agent.records import UNLABELLED
 from synalign_agent.state import Context
@@ -55,6 +56,8 @@ class Deps:
     """Time that the session has run, over all of its openings."""
     ahead: EmbedAhead = field(default_factory=EmbedAhead)
     """Embeds replies while other calls are in flight."""
+    observers: Observers = field(default_factory=Observers)
+    """Told what happens; also opens spans."""
     close: Callable[[], None] = field(default=lambda: None)
     """Called after the last node; ends what was opened for a served session, nothing in a `Session`, which closes itself."""
     pause: Callable[[], None] = field(default=lambda: None)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import os
 import shutil
-import sqlite3
-import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +17,14 @@ import yaml
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import ConfigError, InputError, SessionError
+from synalign_agent.event_loop import run_in_thread
 from synalign_agent.report.summary import LINEAGE
 from synalign_agent.state import Context, RoundSummary, State
 from synalign_agent.stores.base import SessionStore
 from synalign_agent.stores.vectors import VectorStore
 
 # Of how the parent ran, not of what it holds.
-_OF_THE_RUN = ("status", "stop_reason", "active_seconds", "reopened_with_changes")
+_OF_THE_RUN = ("status", "stop_reason", "active_seconds", "reopened_with_changes", "owner")
 # The dimensions are proposed in round 1 and frozen from then on.
 _OF_ROUND_1 = ("dimensions",)
 _KERNEL = "align.lengthscale_multipliers:"
@@ -62,14 +60,7 @@ def fork_session(
     wiring.check_thread_id(thread_id or target.name)
     if target.exists():
         raise SessionError(f"{target}: exists already; choose another --thread-id")
-    if not (folder / wiring.DATABASE).is_file():
-        raise SessionError(
-            f"{folder}: no such session, or one that does not keep its state in {wiring.DATABASE}: only those fork"
-        )
-    with _made_whole(target) as unfinished:
-        _copy_database(folder / wiring.DATABASE, unfinished / wiring.DATABASE)
-        if (folder / "config.yaml").exists():
-            shutil.copy(folder / "config.yaml", unfinished)  # it says how the store is to be opened
+    with _made_whole(folder, target) as unfinished:
         store = wiring.open_store(unfinished)
         try:
             from_round = _checked_round(folder, store, from_round)
@@ -80,19 +71,15 @@ def fork_session(
                 {**sections, "changes": changes, "forked_at": datetime.now(UTC).isoformat(timespec="seconds")}
             )
             rounds = store.rounds()[: from_round - 1]
-        finally:
-            store.close()
-        _cut(unfinished / wiring.DATABASE, from_round)
-        store = wiring.open_store(unfinished)
-        try:
+            store.cut(from_round, _OF_THE_RUN + (_OF_ROUND_1 if from_round == 1 else ()))
             store.set_meta(LINEAGE, json.dumps(lineage, ensure_ascii=False))
             store.set_meta("active_seconds", str(rounds[-1]["seconds"] if rounds else 0.0))
-            wiring.keep_config(unfinished, store, config)
+            wiring.keep_config(unfinished, store, config, target.name)
             _take_vectors(folder / "vectors", unfinished / "vectors", store)
         finally:
             store.close()
         if rounds:
-            _in_a_thread_of_its_own(_begin_thread(unfinished, config, rounds))
+            run_in_thread(_begin_thread(unfinished, target.name, config, rounds))
     return target
 
 
@@ -102,32 +89,20 @@ def _free_name(folder: Path) -> str:
 
 
 @contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """Give a folder to fill that becomes `target` when the block ends and vanishes if it fails: nobody sees half of a fork."""
-    # The last part of the name is the fork's, because files in it name their session.
-    place = target.parent / f".fork-{os.getpid()}-{threading.get_ident()}"
-    unfinished = place / target.name
-    unfinished.mkdir(parents=True)
+def _made_whole(parent: Path, target: Path) -> Iterator[Path]:
+    """Give a copy to work on that becomes `target` when the block ends and vanishes if it fails: nobody sees half of a fork."""
+    unfinished = target.parent / f".fork-{uuid.uuid4().hex}"
+    unfinished.mkdir()
     try:
-        yield unfinished
-        try:
-            unfinished.rename(target)
-        except OSError as error:
-            raise SessionError(f"{target}: cannot be made ({error}); choose another --thread-id") from None
+        with wiring.copied_rows(parent, unfinished) as give_rows_to:
+            yield unfinished
+            give_rows_to(target.name)
+            try:
+                unfinished.rename(target)
+            except OSError as error:
+                raise SessionError(f"{target}: cannot be made ({error}); choose another --thread-id") from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    try:
-        # Read-only: the old session is neither migrated nor checkpointed, and may be written to meanwhile.
-        with (
-            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=30.0)) as old,
-            closing(sqlite3.connect(target)) as new,
-        ):
-            old.backup(new)
-    except sqlite3.Error as error:
-        raise SessionError(f"{source}: cannot be copied ({error}); nothing was changed") from None
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _checked_round(folder: Path, store: SessionStore, from_round: int | None) -> int:
@@ -152,8 +127,9 @@ def _changed_config(
     raw = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").model_dump()
     for dotted, value in overrides.items():
         _set_field(raw, dotted, value)
-    # A session's folder is where it lies, whatever the file says.
-    config = SessionConfig.parse({**raw, "runs_dir": str(folder.parent)}, source="--set")
+    # A session is where it lies, whatever was written when it was last opened.
+    here = {"runs_dir": str(folder.parent), "storage": {**raw["storage"], "url": wiring.configured_storage(folder).url}}
+    config = SessionConfig.parse({**raw, **here}, source="--set")
     config = wiring.resolve(config)
     changes = wiring.changes_since(store, config)
     _refuse(folder, changes, from_round)
@@ -192,28 +168,6 @@ def _refuse(folder: Path, changes: Sequence[str], from_round: int) -> None:
         )
 
 
-def _cut(database: Path, from_round: int) -> None:
-    """Remove what belongs to `from_round` and later, in one transaction; finished calls move to where they wait to be asked for.
-
-    In `calls` the fork would read them as its own: its clusters bear the same ids in the same rounds.
-    """
-    with closing(sqlite3.connect(database)) as connection, connection:
-        names = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(calls)"))
-        connection.execute(
-            f"INSERT OR IGNORE INTO inherited_calls ({names}) "
-            f"SELECT {names} FROM calls WHERE round >= ? AND state = 'done'",
-            (from_round,),
-        )
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        for table in tables:
-            columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
-            if "round" in columns and table != "inherited_calls":
-                connection.execute(f'DELETE FROM "{table}" WHERE round >= ?', (from_round,))
-        connection.execute("DELETE FROM attributes WHERE cluster_id NOT IN (SELECT id FROM clusters)")
-        forgotten = _OF_THE_RUN + (_OF_ROUND_1 if from_round == 1 else ())
-        connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in forgotten])
-
-
 def _take_vectors(source: Path, target: Path, store: SessionStore) -> None:
     """Copy the vectors of the rows that the fork has; those that cannot be read are embedded again when it is opened."""
     encoder = store.meta("encoder")
@@ -228,7 +182,9 @@ def _take_vectors(source: Path, target: Path, store: SessionStore) -> None:
         saved.first(len(ids)).save(target / name)
 
 
-async def _begin_thread(folder: Path, config: SessionConfig, rounds: Sequence[Mapping[str, Any]]) -> None:
+async def _begin_thread(
+    folder: Path, thread_id: str, config: SessionConfig, rounds: Sequence[Mapping[str, Any]]
+) -> None:
     """Write the checkpoint that the last shared round ended with, under the fork's thread id and with no reason to stop.
 
     It is made from the store rather than copied: the old session's checkpoints may be pruned, and say why that one stopped.
@@ -251,21 +207,4 @@ async def _begin_thread(folder: Path, config: SessionConfig, rounds: Sequence[Ma
     values: State = {"round": rounds[-1]["round"], "cluster_ids": [], "history": history, "stop_reason": None}
     async with wiring.open_checkpointer(folder, config) as saver:
         graph = build_graph(unopened).compile(checkpointer=saver, name="synalign")
-        await graph.aupdate_state({"configurable": {"thread_id": folder.name}}, values, as_node="align")
-
-
-def _in_a_thread_of_its_own(work: Any) -> None:
-    """Run a coroutine to its end, whether or not the caller's thread has an event loop."""
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(work)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+        await graph.aupdate_state({"configurable": {"thread_id": thread_id}}, values, as_node="align")

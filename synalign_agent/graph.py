@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
@@ -25,19 +26,29 @@ from synalign_agent.state import Context, Input, Output, State
 
 SyncNode = Callable[[Any, Deps], State]
 AsyncNode = Callable[[Any, Deps], Awaitable[State]]
+Around = Callable[[str], AbstractAsyncContextManager[object]]
+"""thread id -> what is entered before a node asks for its handles, and left when it has ended, failed or was cancelled."""
 
 
-def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Output]:
-    """Return the uncompiled graph; `provider` opens the handles of a session, by thread id and context.
+def build_graph(
+    provider: DepsProvider, *, context_schema: type[Context] = Context, around: Around = nullcontext, again: bool = True
+) -> StateGraph[State, Context, Input, Output]:
+    """Return the uncompiled graph.
 
     explore -> summarize_attributes (one task a cluster) -> plan_calls -> generate (one task a block of calls) -> screen ->
     align, and back to explore until `align` gives a reason to stop. By the policies of `review`, people look at the
     attributes before plan_calls and at the samples before align. Compile it with a checkpointer, or let a LangGraph server
     do so.
+
+    Args:
+        provider: opens the handles of a session, by thread id and context.
+        context_schema: what a run is given each time it starts.
+        around: see `Around`.
+        again: whether any input begins another pass over a finished thread; if not, only one that resets `stop_reason` does.
     """
-    on = _OpenedSessions(provider)
+    on = _OpenedSessions(provider, around)
     graph: StateGraph[State, Context, Input, Output] = StateGraph(
-        State, context_schema=Context, input_schema=Input, output_schema=Output
+        State, context_schema=context_schema, input_schema=Input, output_schema=Output
     )
     graph.add_node("explore", on.node(explore))
     graph.add_node("propose_dimensions", on.async_node(propose_dimensions))
@@ -51,7 +62,10 @@ def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Out
     graph.add_node("apply_sample_review", on.node(apply_sample_review))
     graph.add_node("align", on.node(align))
     graph.add_node("finish", on.async_node(finish_and_close))
-    graph.add_edge(START, "explore")
+    if again:
+        graph.add_edge(START, "explore")
+    else:
+        graph.add_conditional_edges(START, route_unless_finished, ["explore", END])
     graph.add_conditional_edges(
         "explore", on.route_after_explore, ["propose_dimensions", "summarize_attributes", "plan_calls"]
     )
@@ -75,23 +89,36 @@ def build_graph(provider: DepsProvider) -> StateGraph[State, Context, Input, Out
 class _OpenedSessions:
     """Nodes and routes that are given the open handles of the session."""
 
-    def __init__(self, provider: DepsProvider) -> None:
+    def __init__(self, provider: DepsProvider, around: Around) -> None:
         self._provider = provider
+        self._around = around
 
     async def opened(self, config: RunnableConfig, runtime: Runtime[Context]) -> Deps:
-        return await self._provider(str(config["configurable"]["thread_id"]), runtime.context or Context())
+        return await self._provider(_thread_id(config), runtime.context or Context())
+
+    @asynccontextmanager
+    async def in_use(self, state: Any, config: RunnableConfig, runtime: Runtime[Context]) -> AsyncIterator[Deps]:
+        node = str(config["metadata"]["langgraph_node"])
+        async with self._around(_thread_id(config)):
+            deps = await self.opened(config, runtime)
+            # Tasks of a fan-out are given no round; the explorer begins one.
+            round = state.get("round", 0) + 1 if node == "explore" else state.get("round")
+            with deps.observers.node(node, round):
+                yield deps
 
     def node(self, function: SyncNode) -> Any:
         """Run a node without calls in a thread: numpy and SQLite block."""
 
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
-            return await asyncio.to_thread(function, state, await self.opened(config, runtime))
+            async with self.in_use(state, config, runtime) as deps:
+                return await _in_thread(function, state, deps)
 
         return run
 
     def async_node(self, function: AsyncNode) -> Any:
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
-            return await function(state, await self.opened(config, runtime))
+            async with self.in_use(state, config, runtime) as deps:
+                return await function(state, deps)
 
         return run
 
@@ -99,13 +126,13 @@ class _OpenedSessions:
         """Run a node that may wait for a person: what was opened for this run alone is released meanwhile."""
 
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
-            deps = await self.opened(config, runtime)
-            try:
-                return await function(state, deps)
-            except GraphInterrupt:
-                await deps.model.aclose()
-                await asyncio.to_thread(deps.pause)
-                raise
+            async with self.in_use(state, config, runtime) as deps:
+                try:
+                    return await function(state, deps)
+                except GraphInterrupt:
+                    await deps.model.aclose()
+                    await asyncio.to_thread(deps.pause)
+                    raise
 
         return run
 
@@ -137,6 +164,20 @@ class _OpenedSessions:
         return [Send("generate", task) for task in generate_tasks(state["cluster_ids"], n_draws)]
 
 
+async def _in_thread(function: SyncNode, state: State, deps: Deps) -> State:
+    """Run a node in a thread, and see its end even when cancelled: its handles are closed after that."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, state, deps))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
+
+
+def _thread_id(config: RunnableConfig) -> str:
+    return str(config["configurable"]["thread_id"])
+
+
 async def finish_and_close(state: State, deps: Deps) -> State:
     """Write the outputs and release what was opened for this run alone."""
     try:
@@ -149,6 +190,11 @@ async def finish_and_close(state: State, deps: Deps) -> State:
 def plan_calls(state: State) -> State:
     """Wait for all summaries; the edge behind this node fans out into calls."""
     return {}
+
+
+def route_unless_finished(state: State) -> str:
+    """Begin a pass, unless an earlier one came to its end."""
+    return "explore" if state.get("stop_reason") is None else END
 
 
 def route_to_summaries(state: State) -> str | list[Send]:

@@ -50,6 +50,7 @@ class Input(TypedDict, total=False):
     """What a caller may give: nothing; the session is described by the context."""
 
     stop_reason: str | None
+    """None begins another pass of a thread that has finished."""
 
 
 class Output(TypedDict, total=False):

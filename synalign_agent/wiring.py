@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
+from synalign_agent import observation
 from synalign_agent.config import SessionConfig
 from synalign_agent.core.align import label_quotas
-from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.data.measure import label_prior, session_kernel
 from synalign_agent.data.reader import read_rows
 from synalign_agent.data.real import RealData
 from synalign_agent.data.split import split_rows
@@ -33,10 +33,15 @@ from synalign_agent.llm.providers import model_name, open_endpoint
 from synalign_agent.prompting.catalog import PromptCatalog
 from synalign_agent.stores import folder as session_folder
 from synalign_agent.stores.base import SessionStore
+from synalign_agent.stores.copies import copied_rows as copied_rows
 from synalign_agent.stores.folder import DATABASE as DATABASE
 from synalign_agent.stores.folder import check_thread_id as check_thread_id
+from synalign_agent.stores.folder import configured_storage as configured_storage
+from synalign_agent.stores.folder import default_thread_id as default_thread_id
+from synalign_agent.stores.folder import existing_session as existing_session
 from synalign_agent.stores.folder import is_locked as is_locked
 from synalign_agent.stores.folder import lock_session as lock_session
+from synalign_agent.stores.folder import removed_on_error as removed_on_error
 from synalign_agent.stores.folder import session_exists as session_exists
 from synalign_agent.stores.vectors import VectorStore
 
@@ -46,7 +51,6 @@ Notify = Callable[[str], None]
 _ENCODER = "encoder"  # the key of the `model_id` that the session was made with
 FIXED = ("data.", "seed:", "encoder.")
 """How the lines of `changes_since` begin that no session may have."""
-_STREAM = 0
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,20 @@ def ingest(store: SessionStore, config: SessionConfig) -> None:
     store.set_meta("ingested", "1")
 
 
-def keep_config(folder: Path, store: SessionStore, config: SessionConfig) -> None:
-    """Keep the resolved configuration, its fingerprint and the prompts' hashes; `config.yaml` is for people to read and edit."""
+def keep_config(folder: Path, store: SessionStore, config: SessionConfig, thread_id: str | None = None) -> None:
+    """Keep the resolved configuration, its fingerprint and the prompts' hashes; `config.yaml` is for people to read and edit.
+
+    Args:
+        folder: the session's folder.
+        store: its store.
+        config: what is kept.
+        thread_id: the session's name, if its folder does not bear it yet.
+    """
     text = config.to_yaml()
     store.set_meta("config", text)
     store.set_meta("config_fingerprint", config.fingerprint())
     store.set_meta("prompts", prompt_hashes(config))
-    header = f"# Session {folder.name}, configuration fingerprint {config.fingerprint()}\n"
+    header = f"# Session {thread_id or folder.name}, configuration fingerprint {config.fingerprint()}\n"
     with session_folder.explained_errors(folder):
         (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
@@ -214,8 +225,9 @@ def open_deps(
         active_seconds: the session's running time.
     """
     prompts = PromptCatalog.load(config.prompts_dir)
+    observers = observation.open_observers(thread_id, config, n_rounds=len(store.rounds()))
     notify("Loading the sentence encoder")
-    encoder = session_encoder(folder, store, config)
+    encoder = observation.traced(session_encoder(folder, store, config), observers.spans)
     data = load_data(folder, store, encoder, notify)
     real = data.real
     prior = label_prior(config, real)
@@ -224,13 +236,15 @@ def open_deps(
     endpoint = stack.enter_context(open_endpoint(config.llm))
     texts = [row.text for row in real.rows]
     shown = [row.text for row in real.rows if row.split == "reference"]  # the prompts tell the model how long texts are
-    scale = median_distance(real.reference().X, np.random.default_rng([config.seed, _STREAM]))
+    observation.follow(observers, stack, folder, store, config, prompts, real)
     return Deps(
         thread_id=thread_id,
         folder=folder,
         config=config,
         store=store,
-        model=JournaledModel(endpoint, config.llm, store, Budget(config.limits, store.call_totals()), config.seed),
+        model=JournaledModel(
+            endpoint, config.llm, store, Budget(config.limits, store.call_totals()), config.seed, observers.spans
+        ),
         encoder=encoder,
         prompts=prompts,
         real=real,
@@ -238,32 +252,12 @@ def open_deps(
         pool_vectors=data.pool_vectors,
         limits=length_limits(shown, config.gates.length),
         word_runs=WordRuns(texts, config.gates.copy_check.max_shared_words),
-        kernel=RBFMixture(tuple(scale * multiplier for multiplier in config.align.lengthscale_multipliers)),
+        kernel=session_kernel(config, real),
         prior=prior,
         quotas=np.array([quotas[label] for label in real.labels], dtype=np.int64),
         active_seconds=active_seconds,
+        observers=observers,
     )
-
-
-def label_prior(config: SessionConfig, real: RealData) -> NDArray[np.float64]:
-    """Return the label shares of the result.
-
-    Raises:
-        ConfigError: the configured prior does not name exactly the labels of the data.
-    """
-    prior = config.align.label_prior
-    if prior == "real":
-        return real.prior()
-    if prior == "uniform":
-        return np.full(len(real.labels), 1 / len(real.labels))
-    if set(prior) != set(real.labels) or min(prior.values()) < 0 or sum(prior.values()) <= 0:
-        raise ConfigError(
-            f"align.label_prior: names {sorted(prior)}, but the data have the labels {list(real.labels)}; "
-            "give each a share of 0 or more"
-        )
-    shares = np.array([prior[label] for label in real.labels])
-    normalised: NDArray[np.float64] = shares / shares.sum()
-    return normalised
 
 
 def prompt_hashes(config: SessionConfig) -> str:

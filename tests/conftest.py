@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.chat_server import ChatServer
+from support.postgres import REASON, must_run, new_database, programs, running_server
 
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
@@ -59,7 +60,28 @@ def hash_encoder(monkeypatch: pytest.MonkeyPatch) -> HashEncoder:
     """Replace the sentence encoder of every session by a hash."""
     encoder = HashEncoder()
     monkeypatch.setattr(wiring, "make_encoder", lambda *_: encoder)
+    # The report's second map takes seconds a session, and has tests of its own.
+    monkeypatch.setattr("synalign_agent.report.map_points.neighbourhoods", lambda *_: None)
     return encoder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server that is started for these tests and ended after them."""
+    if programs() is None:
+        if must_run():
+            pytest.fail(REASON)
+        pytest.skip(REASON)
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str | None:
+    """Where the test's sessions are kept: None for their folders, or the URL of a database of its own."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    return new_database(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
@@ -70,7 +92,7 @@ def chat_server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def make_config(tmp_path: Path, chat_server: ChatServer) -> Callable[..., SessionConfig]:
+def make_config(tmp_path: Path, chat_server: ChatServer, database: str | None) -> Callable[..., SessionConfig]:
     """Return a function that builds a small configuration against the scripted endpoint; keywords are dotted fields."""
 
     def make(**overrides: Any) -> SessionConfig:
@@ -86,6 +108,7 @@ def make_config(tmp_path: Path, chat_server: ChatServer) -> Callable[..., Sessio
                 # The scripted texts are about anything: only the label gate would mind.
                 "gates": {"label_check": {"method": "none"}},
                 "limits": {"max_rounds": 4},
+                "storage": {"url": database},
             }
         )
         return base.with_overrides({name.replace("__", "."): value for name, value in overrides.items()})

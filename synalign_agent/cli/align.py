@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,12 @@ def align(
     ] = None,
     min_ess: Annotated[float | None, typer.Option(help="Least effective sample size of the weights, in rows.")] = None,
     swaps: Annotated[bool, typer.Option(help="Exchange selected rows for others where that comes nearer.")] = True,
+    contrast_shrinkage: Annotated[
+        bool, typer.Option(help="Follow what tells labels apart only as far as the real rows can tell it from chance.")
+    ] = True,
+    max_label_odds: Annotated[
+        float, typer.Option(help="Leave out rows for which another label is so many times as probable (inf: none).")
+    ] = 2.0,
     holdout_fraction: HoldoutFraction = 0.2,
     seed: Seed = 0,
     embeddings: Annotated[
@@ -70,7 +77,8 @@ def align(
         check_output(output)
         result = aligner.align(
             real, synthetic, n_samples=n_samples, objective=objective, text_column=text_column, label_column=label_column,
-            max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps, holdout_fraction=holdout_fraction, seed=seed,
+            max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps, contrast_shrinkage=contrast_shrinkage,
+            max_label_odds=None if math.isinf(max_label_odds) else max_label_odds, holdout_fraction=holdout_fraction, seed=seed,
             embeddings=embeddings, synthetic_embeddings=synthetic_embeddings, encoder=encoder, progress=progress,
         )  # fmt: skip
         progress("Writing", 0, 0)

@@ -9,6 +9,8 @@ import typer
 from synalign_agent import __version__
 from synalign_agent.cli import config as config_commands
 from synalign_agent.cli.align import align
+from synalign_agent.cli.compare import compare
+from synalign_agent.cli.evaluate import evaluate
 from synalign_agent.cli.explore import explore
 from synalign_agent.cli.export import export, report
 from synalign_agent.cli.fork import fork
@@ -35,9 +37,14 @@ app.command()(review)
 app.command()(status)
 app.command()(fork)
 app.command()(report)
+app.command()(compare)
 app.command()(export)
 app.command()(explore)
 app.command()(align)
+# Everything after `eval` is for the evals' own command line.
+app.command("eval", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    evaluate
+)
 app.add_typer(config_commands.app, name="config")
 
 

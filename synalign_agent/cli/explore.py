@@ -22,8 +22,8 @@ def explore(
     n: Annotated[int, typer.Option("--n", "-n", help="Demonstrations to pick.")],
     strategy: Annotated[
         Strategy,
-        typer.Option(help="`gp`: greatest posterior variance given the picks so far; the others for comparison."),
-    ] = "gp",
+        typer.Option(help="`ivr`: lowers the mean posterior variance of all rows most; the others for comparison."),
+    ] = "ivr",
     cluster_size: Annotated[int, typer.Option(help="Rows picked together: one and its nearest neighbours.")] = 1,
     lengthscale_factor: Annotated[
         float, typer.Option(help="Lengthscale and radius of coverage, as a multiple of the median distance.")

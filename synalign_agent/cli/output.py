@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from synalign_agent.cli.log_lines import LOG, stderr_is_a_log
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -35,8 +37,21 @@ def print_error(message: str) -> None:
     stderr_console().print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
 
 
+def print_note(message: str) -> None:
+    """Print a message, with rich markup, to stderr."""
+    if stderr_is_a_log():
+        from rich.text import Text
+
+        LOG.info(Text.from_markup(message).plain)
+        return
+    stderr_console().print(message, soft_wrap=True)
+
+
 def print_warning(message: str) -> None:
     """Print a warning to stderr."""
+    if stderr_is_a_log():
+        LOG.warning(message)
+        return
     stderr_console().print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 

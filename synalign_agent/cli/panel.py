@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from synalign_agent.cli.log_lines import LOG, stderr_is_a_log
 from synalign_agent.cli.output import number, stderr_console
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ _LINE_SECONDS = 15.0
 
 @contextmanager
 def watch(session: Session) -> Iterator[Callable[[str], None]]:
-    """Show the progress of a session until the block ends; yield a function that takes what is being prepared."""
+    """Show the progress of a session until the block ends; yield a function that takes what is being prepared.
+
+    Where stderr is a log, nothing is drawn: the session logs its rounds itself.
+    """
+    if stderr_is_a_log():
+        yield LOG.info
+        return
     console = stderr_console()
     view = _View(session)
     with _warnings_on(console):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from synalign_agent.cli.output import print_json, print_summary, print_warning, stderr_console
+from synalign_agent.cli.log_lines import log_lines
+from synalign_agent.cli.output import print_json, print_note, print_summary, print_warning, stderr_console
 from synalign_agent.errors import InterruptedByUser, SynAlignError
 from synalign_agent.state import WAITING
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 Work = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds the session folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+LogFormat = Annotated[
+    Literal["text", "json"],
+    typer.Option(help="`json`: stderr is a log, one object a line with thread_id, round and node, and without texts."),
+]
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="Continue although the configuration is not the session's.")
 ]
@@ -37,6 +43,7 @@ def run(
     thread_id: Annotated[str | None, typer.Option(help="Name of the session; an existing one is continued.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     accept_changes: AcceptChanges = False,
+    log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic dataset that matches real rows. Options override the configuration file."""
@@ -70,13 +77,14 @@ def run(
                 f"--real names other rows, but the prompts still say {settings.task!r}: set --task, or task: in {config}"
             )
         session = Session.create(settings, thread_id=thread_id, accept_changes=accept_changes)
-    _run(session, as_json)
+    _run(session, as_json, log_format)
 
 
 def resume(
     thread_id: Annotated[str, typer.Argument(help="Name of the session.")],
     runs_dir: RunsDir = Path("runs"),
     accept_changes: AcceptChanges = False,
+    log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
     """Continue a session that was paused, interrupted or killed. No finished call is sent again."""
@@ -85,7 +93,7 @@ def resume(
         from synalign_agent.session import Session
 
         session = Session.open(thread_id, runs_dir=runs_dir, accept_changes=accept_changes)
-    _run(session, as_json)
+    _run(session, as_json, log_format)
 
 
 def resume_command(session: Session) -> str:
@@ -129,7 +137,7 @@ def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
     if summary["status"] == WAITING:
-        stderr_console().print(f"Waiting for review. Continue with: [bold]{review_command(session)}[/]", soft_wrap=True)
+        print_note(f"Waiting for review. Continue with: [bold]{review_command(session)}[/]")
         raise typer.Exit(4)
     if not as_json:
         print_summary(summary)
@@ -141,14 +149,14 @@ def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(3)
 
 
-def _run(session: Session, as_json: bool) -> None:
-    with session:
+def _run(session: Session, as_json: bool, log_format: str) -> None:
+    with session, log_lines(session.thread_id) if log_format == "json" else nullcontext():
         for line in session.summary()["warnings"]:
             print_warning(line)
         show_end(session, go_on(session, as_json), as_json)
 
 
 def _print_stopped(session: Session, what: str, as_json: bool) -> None:
-    stderr_console().print(f"{what} Resume with: [bold]{resume_command(session)}[/]", soft_wrap=True)
+    print_note(f"{what} Resume with: [bold]{resume_command(session)}[/]")
     if as_json:
         print_json(session.summary())

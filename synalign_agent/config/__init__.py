@@ -16,6 +16,7 @@ from synalign_agent.config.generation import (
     LengthGateConfig,
 )
 from synalign_agent.config.llm import LLMConfig, LLMPrices
+from synalign_agent.config.observability import MLflowConfig, ObservabilityConfig, OTLPConfig
 from synalign_agent.config.paths import EXAMPLE_PREFIX, resolve_path
 from synalign_agent.config.review import ReviewConfig, ReviewPolicy
 from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, walk_fields
@@ -39,6 +40,9 @@ __all__ = [
     "LabelGateConfig",
     "LengthGateConfig",
     "LimitsConfig",
+    "MLflowConfig",
+    "OTLPConfig",
+    "ObservabilityConfig",
     "ReviewConfig",
     "ReviewPolicy",
     "Section",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from synalign_agent.config.section import Section, Share
+from synalign_agent.config.section import NEUTRAL_DEFAULT, Section, Share
 
 
 class AlignConfig(Section):
@@ -28,6 +28,18 @@ class AlignConfig(Section):
         None, gt=0, description="Least effective sample size of the weights, of `kernel` (null = no limit)."
     )
     swaps: bool = Field(True, description="Exchange single rows of the result while that lowers the MMD, for `kernel`.")
+    contrast_shrinkage: bool = Field(
+        True,
+        description="Follow what tells labels apart only as far as the reference rows can tell it from chance, for `kernel`.",
+        json_schema_extra=NEUTRAL_DEFAULT,
+    )
+    max_label_odds: float | None = Field(
+        2.0,
+        ge=1,
+        description="Do not select rows whose label is less probable than another by more than this factor, judged by the "
+        "reference rows, as far as enough others are left (null = select them all the same).",
+        json_schema_extra=NEUTRAL_DEFAULT,
+    )
     lengthscale_multipliers: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.5, 1.0, 2.0],
         min_length=1,

@@ -6,23 +6,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from synalign_agent.config.section import OPERATIONAL, Section, Share
+from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, Share
 
 
 class ExploreConfig(Section):
     """Which real rows become demonstrations."""
 
-    strategy: Literal["gp", "gp_gap", "random", "kmeans", "farthest"] = Field(
-        "gp_gap",
-        description="`gp`: greatest posterior variance; `gp_gap`: the same, weighted by what the synthetic data misses; "
-        "`random`, `kmeans` and `farthest` (point) for comparison.",
+    strategy: Literal["ivr", "ivr_gap", "gp", "gp_gap", "random", "kmeans", "farthest"] = Field(
+        "ivr_gap",
+        description="`ivr`: the row that lowers the mean posterior variance of all rows most; `ivr_gap`: the same, the mean "
+        "weighted by what the synthetic data misses; `gp`, `gp_gap`: greatest posterior variance, as in the paper; `random`, "
+        "`kmeans` and `farthest` (point) for comparison.",
     )
     kernel: Literal["rbf", "matern12", "matern32", "matern52", "rq"] = Field(
         "rbf", description="GP kernel: RBF, Matern (nu = 1/2, 3/2, 5/2) or rational quadratic."
     )
     device: str | None = Field(
         None,
-        description="torch device for the GP, e.g. cuda (null = this processor, which picks the same).",
+        description="torch device for `gp` and `gp_gap`, e.g. cuda (null = this processor, which picks the same).",
         json_schema_extra=OPERATIONAL,
     )
     cluster_size: int = Field(5, ge=1, description="Demonstrations per cluster: a row and its nearest neighbours.")
@@ -30,6 +31,11 @@ class ExploreConfig(Section):
         0.7, gt=0, description="GP lengthscale as a multiple of the label's median pairwise distance (0.5 to 1 works)."
     )
     noise: float = Field(1e-4, gt=0, description="GP noise variance (the kernel's variance is 1).")
+    focus: list[str] | None = Field(
+        None,
+        description="Ids of real reference rows: explore only them and their neighbours, as the report's gaps do (null = all).",
+        json_schema_extra=NEUTRAL_DEFAULT,
+    )
     gap_floor: float = Field(0.1, ge=0, description="Weight of rows without a gap, relative to the largest gap.")
 
 

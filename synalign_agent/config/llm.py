@@ -15,6 +15,11 @@ class LLMPrices(Section):
     prompt_usd_per_million_tokens: float = Field(0.0, ge=0.0, description="USD per million prompt tokens.")
     completion_usd_per_million_tokens: float = Field(0.0, ge=0.0, description="USD per million completion tokens.")
 
+    @property
+    def known(self) -> bool:
+        """Whether any price is set, so that costs mean something."""
+        return self.prompt_usd_per_million_tokens > 0 or self.completion_usd_per_million_tokens > 0
+
 
 class LLMConfig(Section):
     """The model that writes. Fields left at null come from the model's profile (see `synalign config check`)."""

@@ -15,6 +15,7 @@ from synalign_agent.config.alignment import AlignConfig, LimitsConfig, TargetCon
 from synalign_agent.config.data import DataConfig, EncoderConfig
 from synalign_agent.config.generation import AttributesConfig, ExploreConfig, GatesConfig, GenerateConfig
 from synalign_agent.config.llm import LLMConfig
+from synalign_agent.config.observability import ObservabilityConfig
 from synalign_agent.config.paths import resolve_path
 from synalign_agent.config.review import ReviewConfig
 from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
@@ -49,6 +50,9 @@ class SessionConfig(Section):
     target: TargetConfig = Field(default_factory=TargetConfig, description="Target distance.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Rounds, calls, tokens and money.")
     storage: StorageConfig = Field(default_factory=StorageConfig, description="Where the session is kept.")
+    observability: ObservabilityConfig = Field(
+        default_factory=ObservabilityConfig, description="Traces, experiment tracking and callbacks."
+    )
 
     @property
     def pool_target(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,7 @@ def fit_weights(
     min_ess: float | None = None,
     fixed: Mapping[int, float] | None = None,
     max_real_rows: int = 50_000,
+    target_shift: ArrayLike | None = None,
     rng: np.random.Generator | None = None,
 ) -> Weights:
     """Minimise w'K_ss w - 2 w'k_sr + ridge * sum_i (w_i - p_i)^2 / p_i over the capped simplex.
@@ -105,6 +107,8 @@ def fit_weights(
         min_ess: lower bound of 1 / sum w^2, <= m; None for none.
         fixed: row -> its weight in [0, cap], for rows that are decided already; the others share what is left of 1.
         max_real_rows: real rows used at most, >= 1.
+        target_shift: (m,) added to k_sr, where the target is not the mean of the real rows itself (see `contrast`); `objective`
+            and `k_sr` of the result are then those of the shifted target. None for no shift.
         rng: draws the subsample of the real rows; needed only where there are more than `max_real_rows`.
 
     Returns:
@@ -125,6 +129,8 @@ def fit_weights(
     squares = _square_limit(min_ess, held_w, mass, len(free))
     divergence = _divergence_weights(ridge, prior_weights, m)
     target = real_side(syn, real, kernel, real_weights, max_real_rows, rng)
+    if target_shift is not None:
+        target = replace(target, k_sr=target.k_sr + _shift(target_shift, m))
 
     w = np.zeros(m)
     w[held] = held_w
@@ -183,6 +189,13 @@ def _solve(
     if math.isinf(squares):
         return problem.solve(diagonal, tolerance=tolerance, max_rounds=max_rounds), 0.0
     return solve_within_sphere(problem, diagonal, squares, tolerance=tolerance, max_rounds=max_rounds)
+
+
+def _shift(target_shift: ArrayLike, m: int) -> FloatArray:
+    shift = np.asarray(target_shift, dtype=np.float64)
+    if shift.shape != (m,) or not np.isfinite(shift).all():
+        raise InputError(f"target_shift must be {m} finite numbers, got shape {shift.shape}.")
+    return shift
 
 
 def _fixed_rows(fixed: Mapping[int, float] | None, m: int, cap: float) -> tuple[IntArray, FloatArray]:

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from synalign_agent.core.align import fit_weights
-from synalign_agent.core.arrays import Array, FloatArray, IntArray
+from synalign_agent.core.arrays import Array, BoolArray, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
+from synalign_agent.core.contrast import shrink_contrast
 from synalign_agent.core.cross_mmd import cross_mmd_test
 from synalign_agent.core.kernels import Kernel
+from synalign_agent.core.label_odds import doubtful_rows
 from synalign_agent.core.mmd import equivalent_rows, mean_kernel, mmd2_to_population, witness
 from synalign_agent.core.mmd_null import permutation_p_value, real_floor
 from synalign_agent.core.objectives import objective as objective_of
@@ -90,6 +92,11 @@ class Alignment:
     ess: float
     duality_gap: float
     """The largest of the labels' gaps."""
+    doubtful: BoolArray
+    """(m,) rows that could not be selected because the reference speaks against their label (`label_odds.doubtful_rows`)."""
+    contrast_kept: float | None
+    """Share of the difference between labels that the weights follow (`contrast.shrink_contrast`); None where all is followed
+    unasked: by other objectives, for a single label, or with the shrinkage off."""
     witness: FloatArray
     """(n_reference,) positive where real mass is missing from the selection, within the row's label."""
 
@@ -110,6 +117,8 @@ def align_pool(
     cap: float | None = None,
     min_ess: float | None = None,
     swaps: bool = True,
+    contrast_shrinkage: bool = True,
+    max_label_odds: float | None = 2.0,
     alpha: float = 0.05,
     tolerance: float = 1e-6,
     progress: Callable[[int, int], None] | None = None,
@@ -134,6 +143,10 @@ def align_pool(
         cap: largest weight of a row, times the rows of its label in the result; None for `max_copies`.
         min_ess: least effective sample size of the weights, shared among the labels like the rows; needs `kernel`.
         swaps: whether to improve what `kernel` weights drew by exchanging rows (`swaps.improve_by_swaps`).
+        contrast_shrinkage: whether `kernel` weights follow what tells labels apart only as far as the reference rows can tell it
+            from chance (`contrast.shrink_contrast`).
+        max_label_odds: rows whose label is less probable than another by more than this factor, judged by the reference, are not
+            selected (`label_odds.doubtful_rows`), as far as enough others are left; >= 1, None for no such bound.
         alpha: tail probability of the floor's quantile.
         tolerance: duality gap of the weights.
         progress: called with (labels done, labels).
@@ -142,7 +155,8 @@ def align_pool(
         Weights, copies and scores; labels without pool rows are absent from `per_label`, and their mass counts as missing.
 
     Raises:
-        InputError: if there is no such objective, or `cap` or `min_ess` cannot be met or have no meaning for it.
+        InputError: if there is no such objective, or `cap` or `min_ess` cannot be met or have no meaning for it, or
+            `max_label_odds` is below 1.
     """
     weigh = objective_of(objective)
     if min_ess is not None and objective != "kernel":
@@ -152,17 +166,39 @@ def align_pool(
     n_selected = np.array(
         [min(int(quota), max_copies * int((pool.label == label).sum())) for label, quota in enumerate(quotas)]
     )
+    doubtful = np.zeros(len(pool.X), dtype=np.bool_)
+    if max_label_odds is not None:
+        if not max_label_odds >= 1.0:
+            raise InputError(
+                f"max_label_odds must be >= 1, got {max_label_odds!r}: 1 is what the most probable label has."
+            )
+        # Enough rows for the quota, and for weights that are as even as asked.
+        at_least = np.maximum(
+            n_selected / max_copies, (min_ess or 0.0) * n_selected / max(int(n_selected.sum()), 1)
+        )  # fmt: skip
+        doubtful = doubtful_rows(
+            pool.X, pool.label, reference.X, reference.label, max_odds=max_label_odds,
+            at_least=np.ceil(at_least).astype(np.int64), rng=rng,
+        )  # fmt: skip
     weights, copies = np.zeros(len(pool.X)), np.zeros(len(pool.X), dtype=np.int64)
     largest_gap, labels = 0.0, np.flatnonzero(n_selected).tolist()
+    contrast = None
+    if contrast_shrinkage and objective == "kernel" and len(labels) > 1:
+        contrast = shrink_contrast(
+            pool.X[~doubtful], pool.label[~doubtful], reference.X, reference.label, kernel, prior=prior, rng=rng
+        )
     for done, label in enumerate(labels):
-        rows, n = np.flatnonzero(pool.label == label), int(n_selected[label])
+        rows, n = np.flatnonzero((pool.label == label) & ~doubtful), int(n_selected[label])
         X, real = pool.X[rows], reference.of(label).X
         largest = min(1.0, max((cap or max_copies) / n, 1.0 / len(rows)))
-        if min_ess is None:
-            fitted = weigh(X, real, n=n, cap=largest, kernel=kernel, rng=rng, tolerance=tolerance)
+        if objective == "kernel":
+            floor = None if min_ess is None else min_ess * n / n_selected.sum()
+            shift = None if contrast is None else contrast.shifts.get(label)
+            fitted = fit_weights(
+                X, real, kernel, cap=largest, tolerance=tolerance, min_ess=floor, target_shift=shift, rng=rng
+            )
         else:
-            floor = min_ess * n / n_selected.sum()
-            fitted = fit_weights(X, real, kernel, cap=largest, tolerance=tolerance, min_ess=floor, rng=rng)
+            fitted = weigh(X, real, n=n, cap=largest, kernel=kernel, rng=rng, tolerance=tolerance)
         chosen = resample(fitted.w, n, rng, max_copies=max_copies).copies
         if swaps and objective == "kernel" and chosen.any():
             chosen = improve_by_swaps(X, chosen, kernel, fitted.k_sr, max_copies=max_copies).copies
@@ -204,6 +240,8 @@ def align_pool(
         p_value=_p_value(pool, copies, scoring, kernel, prior, rng) if scoring_is_held_out else None,
         ess=effective_sample_size(weights) if n_selected.any() else 0.0,
         duality_gap=largest_gap,
+        doubtful=doubtful,
+        contrast_kept=None if contrast is None else contrast.kept,
         witness=_witness(pool, copies, reference, kernel, rng),
     )
 

@@ -1,76 +1,42 @@
 """Choose demonstration clusters: a seed row and its nearest neighbours.
 
-Each step takes the row where the Gaussian process knows least, with its neighbours, and
-conditions on all of them (SynAlign, arXiv 2502.08661, section 3.1).
+Each step takes the row where the Gaussian process knows least (SynAlign, arXiv 2502.08661, section 3.1), or the row that
+teaches it most about all others, with its neighbours, and conditions on all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from synalign_agent.core.arrays import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    as_indices,
-    as_rows,
-    squared_norms,
-    unit_rows,
+from synalign_agent.core.arrays import Array, BoolArray, FloatArray, IntArray, as_indices, as_rows, squared_norms
+from synalign_agent.core.clusters import (
+    Cluster,
+    Neighbours,
+    as_availability,
+    check_sizes,
+    exact_neighbours,
+    take_cluster,
 )
 from synalign_agent.core.kernels import Kernel
+from synalign_agent.core.parallel import one_blas_thread
 from synalign_agent.core.selection.lazy_maximum import LazyMaximum
+from synalign_agent.core.selection.mean_variance import MeanVarianceMaximum
 from synalign_agent.errors import InputError
 
-Neighbours = Callable[[int, int, BoolArray], IntArray]
-"""(row, k, available) -> up to k nearest available rows other than row, nearest first.
-"""
-
-_TIE_DECIMALS = 12
-
-
-class Cluster(NamedTuple):
-    """A seed row and its neighbours."""
-
-    seed: int
-    members: tuple[int, ...]
-    """Distinct rows, the seed first."""
-    score: float | None
-    """What the seed was picked by; None where nothing was measured (random, given)."""
-
-
-def exact_neighbours(X: ArrayLike) -> Neighbours:
-    """Make a brute-force neighbour search by cosine similarity.
-
-    Args:
-        X: (n, d), finite, no zero row; rows are scaled to norm 1.
-
-    Returns:
-        A `Neighbours`, O(n d) a call; the lowest index wins ties.
-
-    Raises:
-        InputError: if `X` is not a finite 2-D array or a row is zero.
-    """
-    rows = unit_rows(X)
-
-    def nearest(row: int, k: int, available: BoolArray) -> IntArray:
-        allowed = available.copy()
-        allowed[row] = False
-        candidates: IntArray = np.flatnonzero(allowed)
-        k = min(k, len(candidates))
-        if k <= 0:
-            return candidates[:0]
-        # BLAS may sum equal rows in another order; rounding makes them tie again.
-        similarity = np.round(rows @ rows[row], _TIE_DECIMALS)[candidates]
-        cut = np.partition(similarity, -k)[-k]
-        near = np.flatnonzero(similarity >= cut)
-        order = np.argsort(-similarity[near], kind="stable")[:k]
-        return candidates[near[order]]
-
-    return nearest
+__all__ = [
+    "Cluster",
+    "Neighbours",
+    "exact_neighbours",
+    "gap_weights",
+    "select_by_mean_variance",
+    "select_by_variance",
+    "select_farthest",
+    "select_random",
+    "select_seeds",
+]
 
 
 def select_by_variance(
@@ -114,29 +80,59 @@ def select_by_variance(
     Raises:
         InputError: if a shape, range or index is wrong.
     """
-    rows = as_rows(X)
-    n = len(rows)
-    _check_sizes(n_clusters, cluster_size)
-    free = _availability(available, n)
-    weights = _gap(gap, n)
-    explored = as_indices(list(conditioned), n, "conditioned")
-    if len(np.unique(explored)) < len(explored):
-        raise InputError("conditioned names a row that is conditioned already.")
-    free[explored] = False
+    rows, free, explored = _start(X, n_clusters, cluster_size, conditioned, available)
     n_steps = len(explored) + n_clusters * cluster_size
-    best = LazyMaximum(rows, kernel, noise, weights, free, n_steps, device)
+    best = LazyMaximum(rows, kernel, noise, _gap(gap, len(rows)), free, n_steps, device)
     best.condition_many(explored)
+    return _pick(best, n_clusters, cluster_size, neighbours, free, progress)
 
-    clusters: list[Cluster] = []
-    while len(clusters) < n_clusters and (found := best.find()) is not None:
-        cluster = _take_cluster(found.row, cluster_size, neighbours, free, found.score)
-        for row in cluster.members:
-            best.take(row)
-            best.condition(row)
-        clusters.append(cluster)
-        if progress is not None:
-            progress(len(clusters), n_clusters)
-    return clusters
+
+def select_by_mean_variance(
+    X: ArrayLike,
+    *,
+    n_clusters: int,
+    cluster_size: int,
+    kernel: Kernel,
+    neighbours: Neighbours,
+    rng: np.random.Generator,
+    conditioned: Iterable[int] = (),
+    available: ArrayLike | None = None,
+    gap: ArrayLike | None = None,
+    noise: float = 1e-4,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Cluster]:
+    """Pick clusters greedily by how far their seed lowers the mean posterior variance of all rows, weighted by the gap.
+
+    Args:
+        X: (n, d), finite; may be a memory map.
+        n_clusters: clusters wanted, >= 0; fewer come back if rows run out.
+        cluster_size: rows in a cluster with the seed, >= 1; the last may be smaller.
+        kernel: with k(x, x) = 1.
+        neighbours: the neighbour search over the rows of X.
+        rng: draws the rows that compete and those that the mean is over, where there are more than 8,192 and 2,048. With the
+            same stream and `conditioned` the picks go on as if there had been no break.
+        conditioned: rows explored before, distinct, in the order they were; they are never picked.
+        available: (n,) bool, the rows that may be picked; None for all. All rows count in the mean.
+        gap: (n,) weights >= 0 of the rows in the mean (see `gap_weights`); None for the same of all.
+        noise: observation noise variance of the Gaussian process, >= 0.
+        progress: called with (clusters picked, clusters wanted) after each.
+
+    Returns:
+        At most `n_clusters` disjoint clusters, with score = the fall of the mean variance by the seed, the largest of the rows
+        that compete. Scores within 1e-12 of the best tie; the lowest index wins.
+
+    Time and memory are those of `MeanVarianceMaximum`: measured on two busy cores, 50 ms a cluster of five for 2,000 rows, 190 ms
+    beyond 8,192, however many there are; half a GiB of memory at most.
+
+    Raises:
+        InputError: if a shape, range or index is wrong.
+    """
+    rows, free, explored = _start(X, n_clusters, cluster_size, conditioned, available)
+    # Products with vectors, which are bound by memory: threads that wait for each other make them slower.
+    with one_blas_thread():
+        best = MeanVarianceMaximum(rows, kernel, noise, _gap(gap, len(rows)), free, rng)
+        best.explore(explored.tolist())
+        return _pick(best, n_clusters, cluster_size, neighbours, free, progress)
 
 
 def select_farthest(
@@ -166,8 +162,8 @@ def select_farthest(
         InputError: if a shape, range or index is wrong.
     """
     rows = as_rows(X)
-    _check_sizes(n_clusters, cluster_size)
-    free = _availability(available, len(rows))
+    check_sizes(n_clusters, cluster_size)
+    free = as_availability(available, len(rows))
     norms = squared_norms(rows)
     nearest = np.full(len(rows), np.inf)
     clusters: list[Cluster] = []
@@ -178,7 +174,7 @@ def select_farthest(
         else:
             centre = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
             seed, score = int(np.argmin(np.where(free, norms - 2.0 * (rows @ centre), np.inf))), None
-        cluster = _take_cluster(seed, cluster_size, neighbours, free, score)
+        cluster = take_cluster(seed, cluster_size, neighbours, free, score)
         for row in cluster.members:
             squared = norms + norms[row] - 2.0 * (rows @ rows[row])
             np.minimum(nearest, np.maximum(squared, 0.0), out=nearest)
@@ -211,12 +207,12 @@ def select_random(
     Raises:
         InputError: if a shape or range is wrong.
     """
-    _check_sizes(n_clusters, cluster_size)
-    free = _availability(available, n)
+    check_sizes(n_clusters, cluster_size)
+    free = as_availability(available, n)
     clusters: list[Cluster] = []
     while len(clusters) < n_clusters and free.any():
         seed = int(rng.choice(np.flatnonzero(free)))
-        clusters.append(_take_cluster(seed, cluster_size, neighbours, free, None))
+        clusters.append(take_cluster(seed, cluster_size, neighbours, free, None))
     return clusters
 
 
@@ -243,15 +239,15 @@ def select_seeds(
     Raises:
         InputError: if a shape, range or index is wrong.
     """
-    _check_sizes(n_clusters, cluster_size)
+    check_sizes(n_clusters, cluster_size)
     n = np.asarray(available).size
-    free = _availability(available, n)
+    free = as_availability(available, n)
     clusters: list[Cluster] = []
     for seed in as_indices(list(seeds), n, "seeds").tolist():
         if len(clusters) == n_clusters:
             break
         if free[seed]:
-            clusters.append(_take_cluster(seed, cluster_size, neighbours, free, None))
+            clusters.append(take_cluster(seed, cluster_size, neighbours, free, None))
     return clusters
 
 
@@ -283,39 +279,36 @@ def gap_weights(witness: ArrayLike, floor: float = 0.1) -> FloatArray:
     return weights
 
 
-def _take_cluster(
-    seed: int,
-    size: int,
+def _start(
+    X: ArrayLike, n_clusters: int, cluster_size: int, conditioned: Iterable[int], available: ArrayLike | None
+) -> tuple[Array, BoolArray, IntArray]:
+    """Return the rows, which of them may be picked, and those explored before."""
+    rows = as_rows(X)
+    check_sizes(n_clusters, cluster_size)
+    free = as_availability(available, len(rows))
+    explored = as_indices(list(conditioned), len(rows), "conditioned")
+    if len(np.unique(explored)) < len(explored):
+        raise InputError("conditioned names a row that is conditioned already.")
+    free[explored] = False
+    return rows, free, explored
+
+
+def _pick(
+    best: LazyMaximum | MeanVarianceMaximum,
+    n_clusters: int,
+    cluster_size: int,
     neighbours: Neighbours,
     free: BoolArray,
-    score: float | None,
-) -> Cluster:
-    """Take a seed and its nearest free rows, and mark them taken in `free`."""
-    free[seed] = False
-    near: IntArray = np.zeros(0, dtype=np.intp)
-    if size > 1:
-        near = as_indices(neighbours(seed, size - 1, free), len(free), "neighbours")
-    if not free[near].all() or len(np.unique(near)) != len(near) or len(near) >= size:
-        raise InputError(f"The neighbour search of row {seed} broke its contract.")
-    free[near] = False
-    return Cluster(seed, (seed, *near.tolist()), score)
-
-
-def _check_sizes(n_clusters: int, cluster_size: int) -> None:
-    if n_clusters < 0:
-        raise InputError(f"n_clusters must be >= 0, got {n_clusters}.")
-    if cluster_size < 1:
-        raise InputError(f"cluster_size must be >= 1, got {cluster_size}.")
-
-
-def _availability(available: ArrayLike | None, n: int) -> BoolArray:
-    """Return a copy that the caller's selection may change."""
-    if available is None:
-        return np.ones(n, dtype=np.bool_)
-    mask = np.asarray(available)
-    if mask.shape != (n,) or mask.dtype != np.bool_:
-        raise InputError(f"available must be a boolean array of shape ({n},).")
-    return mask.copy()
+    progress: Callable[[int, int], None] | None,
+) -> list[Cluster]:
+    clusters: list[Cluster] = []
+    while len(clusters) < n_clusters and (found := best.find()) is not None:
+        cluster = take_cluster(found.row, cluster_size, neighbours, free, found.score)
+        best.explore(cluster.members)
+        clusters.append(cluster)
+        if progress is not None:
+            progress(len(clusters), n_clusters)
+    return clusters
 
 
 def _gap(gap: ArrayLike | None, n: int) -> FloatArray:

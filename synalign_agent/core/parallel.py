@@ -70,7 +70,8 @@ class _BlasLimit:
     def acquire(self) -> int:
         with self._lock:
             if not self._n_holders:
-                self._n_threads = _blas_threads()
+                # Not here: looking for libraries runs Python inside a C callback, where a Ctrl-C would be lost.
+                self._n_threads = self._owner.submit(_blas_threads).result()
                 if self._n_threads > 1:
                     self._set.push(self._owner.submit(_blas().limit, limits=1).result())
                     if _blas_threads() > 1:

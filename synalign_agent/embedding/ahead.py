@@ -42,11 +42,13 @@ class EmbedAhead:
         self._open.get(block, set()).discard(call)
         self._go_on()
 
-    async def finish(self) -> None:
-        """End the round: wait for the block under way, begin no other."""
+    async def finish(self) -> int:
+        """End the round: wait for the block under way, begin no other; return how many blocks are done, from the first on."""
         self._n_blocks, self.round, self.plan = 0, None, None
         if self._task is not None:
             await asyncio.wait([self._task])
+        n_done, self._next = self._next, 0
+        return n_done
 
     def _go_on(self) -> None:
         if self._is_ready() and (self._task is None or self._task.done()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,24 @@ from synalign_agent.gates.copy_check import words_of
 _BLOCK = 512
 
 
+class SeenTexts:
+    """Which texts are there already: 64 bits of each, whatever its length."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._hashes = {_hash(text) for text in texts}
+
+    def __contains__(self, text: str) -> bool:
+        return _hash(text) in self._hashes
+
+    def add(self, text: str) -> None:
+        """Note a text."""
+        self._hashes.add(_hash(text))
+
+
 def check_duplicates(
     texts: Sequence[str],
     vectors: NDArray[np.float32],
-    pool_texts: Sequence[str],
+    seen: SeenTexts,
     pool_similarity: NDArray[np.float32],
     max_cosine: float,
 ) -> list[Verdict | None]:
@@ -25,7 +39,7 @@ def check_duplicates(
     Args:
         texts: (b,) candidates, in order.
         vectors: (b, d) unit-norm embeddings of the candidates.
-        pool_texts: texts of the pool.
+        seen: texts of the pool; those that are accepted join it.
         pool_similarity: (b,) cosine similarity to the nearest pool sample (-1 with an empty pool).
         max_cosine: similarity above which two texts are near duplicates.
 
@@ -33,7 +47,6 @@ def check_duplicates(
         (b,) verdicts, None where the text is new. Time O(b * accepted * d) by matrix products; memory: the accepted
         vectors, and blocks of 512 x accepted.
     """
-    seen = {_key(text) for text in pool_texts}
     accepted = np.empty_like(vectors)
     n_accepted = 0
     verdicts: list[Verdict | None] = []
@@ -43,20 +56,19 @@ def check_duplicates(
         nearest_before = np.maximum(nearest_before, pool_similarity[part])
         n_before = n_accepted
         for text, vector, before in zip(texts[part], vectors[part], nearest_before, strict=True):
-            key = _key(text)
             nearest = float(np.max(accepted[n_before:n_accepted] @ vector, initial=before))
-            if key in seen:
+            if text in seen:
                 verdicts.append(Verdict("duplicate", "same words as an earlier sample"))
             elif nearest > max_cosine:
                 verdicts.append(Verdict("near_duplicate", f"cosine {nearest:.3f} to an earlier sample"))
             else:
                 verdicts.append(None)
-                seen.add(key)
+                seen.add(text)
                 accepted[n_accepted] = vector
                 n_accepted += 1
     return verdicts
 
 
-def _key(text: str) -> tuple[str, ...]:
+def _hash(text: str) -> int:
     """Return what makes two texts the same: their words, or the text itself if it has none (emoji, say)."""
-    return tuple(words_of(text)) or (text,)
+    return hash(tuple(words_of(text)) or (text,))

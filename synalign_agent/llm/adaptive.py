@@ -18,6 +18,12 @@ class AdaptiveConcurrency:
         self._window = float(min(ceiling, _RAMP_START))
         self._ramping = True
         self._cut_at = float("-inf")
+        self._untried = True
+
+    @property
+    def untried(self) -> bool:
+        """Whether no call has been answered or turned away yet."""
+        return self._untried
 
     @property
     def limit(self) -> int:
@@ -30,12 +36,14 @@ class AdaptiveConcurrency:
 
     def answered(self) -> None:
         """Count a call that was answered in time."""
+        self._untried = False
         if self._window < self._ceiling:
             # One more per answer doubles a full window in a round-trip; 1/window more per answer adds one call to it.
             self._window = min(self._ceiling, self._window + (1.0 if self._ramping else 1.0 / self._window))
 
     def overloaded(self, sent_at: float, now: float) -> None:
         """Count a call, sent at `sent_at`, that the endpoint had no room or time for; times in seconds of one clock."""
+        self._untried = False
         if sent_at < self._cut_at:
             return
         self._window = max(1.0, min(self._window, self._ceiling) / 2)

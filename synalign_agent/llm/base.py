@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,10 +37,9 @@ class LanguageModel(Protocol):
     def lenient(self) -> bool:
         """Whether replies are to be searched for their JSON, as the endpoint enforces no schema."""
 
-    async def call(self, request: CallRequest | Callable[[], CallRequest]) -> CallRecord:
+    async def call(self, request: CallRequest) -> CallRecord:
         """Return the finished call, from the journal if it was paid for before.
 
-        A request given as a function is made, in a thread, when its turn has come: thousands that wait then hold no texts.
         A reply that was cut by the token limit is asked for once more; the cut one is returned if that fails.
         The record's state is `failed` when all attempts failed in a way that concerns this call alone.
 

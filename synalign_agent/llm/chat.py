@@ -30,9 +30,7 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, config: LLMConfig) -> None:
         self._extra_body = config.extra_body or {}
         self._hosted_by_openai = endpoint.hosted_by_openai
-        self._completions = ChatCompletions(
-            endpoint, concurrency=config.concurrency or 1, timeout_seconds=config.timeout_seconds
-        )
+        self._completions = ChatCompletions(endpoint, timeout_seconds=config.timeout_seconds)
         self._chat = ChatOpenAI(
             model=endpoint.model,
             base_url=endpoint.base_url,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+import aiohttp
 import openai
 
 from synalign_agent.errors import EndpointError
@@ -35,10 +36,11 @@ def classify(error: Exception, base_url: str) -> Failure:
     """Classify an exception that a chat call raised."""
     if isinstance(error, openai.APITimeoutError):
         return Failure("timeout", True, None)
-    if isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError":
-        return Failure("unreachable", True, None)  # by name: openai brings httpx or its successor
     if isinstance(error, openai.APIConnectionError):
-        return Failure("connection", True, None)
+        cause = error.__cause__
+        # httpx's by name, as openai brings that or its successor.
+        refused = isinstance(cause, aiohttp.ClientConnectorError) or type(cause).__name__ == "ConnectError"
+        return Failure("unreachable" if refused else "connection", True, None)
     if isinstance(error, openai.APIStatusError):
         return _by_status(error, base_url)
     # A 200 whose body is not a chat completion (HTML of a proxy, no choices) surfaces as whatever the client trips over.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class _Job:
 class Journal:
     """The session's journal, with the response cache behind it if there is one; serves one event loop.
 
-    While a batch is in its thread the next one gathers. A write has been committed when `write` returns.
+    While a batch is in its thread the next one gathers.
     """
 
     def __init__(self, store: SessionStore, cache: ResponseCache | None = None) -> None:
@@ -46,9 +46,12 @@ class Journal:
         assert known is not None
         return known
 
-    async def write(self, *records: CallRecord) -> None:
-        """Keep intents (state `intended`) and outcomes, in this order; return when they are on disk."""
-        await self._submit(None, records)
+    def write(self, *records: CallRecord) -> Awaitable[object]:
+        """Queue intents (state `intended`) and outcomes; what is returned ends when they are on disk.
+
+        Writes reach the disk in the order of these calls.
+        """
+        return self._submit(None, records)
 
     async def settle(self) -> None:
         """Wait for what is being written."""

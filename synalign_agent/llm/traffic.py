@@ -13,6 +13,10 @@ from functools import partial
 from synalign_agent.llm.adaptive import AdaptiveConcurrency
 from synalign_agent.llm.rate import TokenBucket
 
+_SPACING_SECONDS = 0.003
+"""Calls that begin together are answered together for good: an endpoint then stands idle while a whole wave of replies is read
+and the next one is rendered. Spread over 50 ms, the 16 first calls leave no waves behind them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -53,8 +57,11 @@ def _on_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> b
 class EndpointTraffic:
     """Admits calls one by one, in the order in which they came: at most so many in flight, so many a minute, none in a pause."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, spacing_seconds: float = 0.0) -> None:
+        """Open the gate; until the first answer, `spacing_seconds` lie between one admission and the next."""
         self._clock = clock
+        self._spacing_seconds = spacing_seconds
+        self._spaced_until = float("-inf")
         # A thread lock, as sessions of one process may have an event loop each. It is never held across an await.
         self._lock = threading.Lock()
         self._rules: dict[object, Rules] = {}
@@ -174,6 +181,8 @@ class EndpointTraffic:
             head.admitted_at = now
             if not head.end():
                 continue  # its event loop is gone
+            if self._window.untried:
+                self._spaced_until = now + self._spacing_seconds
             self._in_flight += 1
             if self._requests is not None:
                 self._requests.take(1, now)
@@ -187,6 +196,8 @@ class EndpointTraffic:
 
     def _wait_seconds(self, tokens: int, now: float) -> float:
         waits = [self._paused_until - now]
+        if self._window.untried:
+            waits.append(self._spaced_until - now)
         if self._requests is not None:
             waits.append(self._requests.wait_seconds(1, now))
         if self._tokens is not None:
@@ -201,4 +212,4 @@ _registry_lock = threading.Lock()
 def traffic_for(base_url: str, model: str) -> EndpointTraffic:
     """Return the one gate of this process to a model at an endpoint."""
     with _registry_lock:
-        return _registry.setdefault((base_url, model), EndpointTraffic())
+        return _registry.setdefault((base_url, model), EndpointTraffic(spacing_seconds=_SPACING_SECONDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from synalign_agent.core.coverage import radius_coverage
 from synalign_agent.core.kernels import median_distance
 from synalign_agent.core.plan import Progress, stop_reason
 from synalign_agent.deps import Deps
+from synalign_agent.observe.events import AlignmentResult, RoundResult
+from synalign_agent.observe.spans import alignment_attributes
 from synalign_agent.records import Choice
 from synalign_agent.state import RoundSummary, State
 
@@ -23,26 +26,35 @@ def align(state: State, deps: Deps) -> State:
     round, config = state["round"], deps.config
     # A thread that is rewound to an earlier round finds the samples of later ones in the store already.
     ids, pool = deps.pool_rows(before_round=round + 1)
-    alignment = align_pool(
-        pool,
-        deps.real.reference(),
-        deps.real.scoring(),
-        deps.real.everything(),
-        deps.kernel,
-        prior=deps.prior,
-        quotas=deps.quotas,
-        scoring_is_held_out=deps.real.scored_on == "holdout",
-        # The same stream every round: the floor is one number per session, not a new draw each time.
-        rng=deps.rng(_STREAM),
-        objective=config.align.objective,
-        max_copies=config.align.max_copies,
-        min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
-        swaps=config.align.swaps,
-        alpha=config.target.alpha,
-        tolerance=config.align.tolerance,
-    )
-    target = _target(deps, alignment.score)
-    metrics = _metrics(deps, round, pool, alignment, target)
+    started = time.monotonic()
+    with deps.observers.spans.span("align_pool", "alignment") as span:
+        alignment = align_pool(
+            pool,
+            deps.real.reference(),
+            deps.real.scoring(),
+            deps.real.everything(),
+            deps.kernel,
+            prior=deps.prior,
+            quotas=deps.quotas,
+            scoring_is_held_out=deps.real.scored_on == "holdout",
+            # The same stream every round: the floor is one number per session, not a new draw each time.
+            rng=deps.rng(_STREAM),
+            objective=config.align.objective,
+            max_copies=config.align.max_copies,
+            min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
+            swaps=config.align.swaps,
+            contrast_shrinkage=config.align.contrast_shrinkage,
+            # Of `none` a user expects a random draw, from all that passed the gates.
+            max_label_odds=None if config.align.objective == "none" else config.align.max_label_odds,
+            alpha=config.target.alpha,
+            tolerance=config.align.tolerance,
+        )
+        seconds = time.monotonic() - started
+        target = _target(deps, alignment.score)
+        metrics = _metrics(deps, round, pool, alignment, target)
+        result = AlignmentResult.of(deps.thread_id, metrics, seconds=seconds)
+        span.set(alignment_attributes(result))
+    deps.observers.alignment_ended(result)
     choices = [
         Choice(id, float(weight), int(copies))
         for id, weight, copies in zip(ids, alignment.weights, alignment.copies, strict=True)
@@ -67,6 +79,9 @@ def align(state: State, deps: Deps) -> State:
         patience_rounds=config.limits.patience_rounds,
         min_gain=config.limits.min_gain,
     )
+    deps.observers.round_ended(
+        RoundResult.of(deps.thread_id, metrics, priced=config.llm.prices.known, stop_reason=reason)
+    )
     return {"history": [summary], "stop_reason": reason}
 
 
@@ -85,6 +100,8 @@ def _metrics(deps: Deps, round: int, pool: Rows, alignment: Alignment, target: f
         "ess": alignment.ess,
         "p_value": alignment.p_value,
         "duality_gap": alignment.duality_gap,
+        "contrast_kept": alignment.contrast_kept,
+        "n_doubtful": int(alignment.doubtful.sum()),
         "per_label": {
             label: {
                 "n_requested": int(deps.quotas[code]),

@@ -11,6 +11,7 @@ from synalign_agent.core.arrays import Array, FloatArray
 from synalign_agent.core.explore import (
     Cluster,
     gap_weights,
+    select_by_mean_variance,
     select_by_variance,
     select_farthest,
     select_random,
@@ -19,7 +20,8 @@ from synalign_agent.core.explore import (
 from synalign_agent.core.kernels import median_distance, stationary
 from synalign_agent.core.plan import plan_clusters
 from synalign_agent.deps import Deps
-from synalign_agent.nodes.replies import GENERATE
+from synalign_agent.errors import ConfigError
+from synalign_agent.nodes.round_calls import GENERATE
 from synalign_agent.records import DemonstrationCluster, content_id
 from synalign_agent.state import State
 from synalign_agent.stores.reviews import pool
@@ -48,11 +50,15 @@ def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
     asked = Counter(label_of[call.cluster_id] for call in calls)
     accepted = Counter(sample.label for sample in pool(deps.store, before_round=round))
     labels = deps.real.labels
+    wanted, prior = np.ceil(deps.quotas * config.align.oversampling).astype(np.int64), deps.prior
+    focus = _focus(deps)
+    if len(focus):  # the round is theirs, however full the pool is
+        wanted, prior = np.zeros_like(wanted), np.bincount(deps.real.codes[focus], minlength=len(labels)) / len(focus)
     return plan_clusters(
-        wanted=np.ceil(deps.quotas * config.align.oversampling).astype(np.int64),
+        wanted=wanted,
         accepted=np.array([accepted[label] for label in labels]),
         asked=np.array([asked[label] for label in labels]) * per_call,
-        prior=deps.prior,
+        prior=prior,
         round_samples=config.round_samples or max(1, -(-config.pool_target // 3)),
         texts_per_cluster=per_call * per_cluster,
     )
@@ -60,12 +66,12 @@ def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
 
 def _explore_label(deps: Deps, round: int, code: int, n_clusters: int) -> list[DemonstrationCluster]:
     label = deps.real.labels[code]
-    rows = deps.real.reference_rows(code)
+    rows = _within_focus(deps, deps.real.reference_rows(code), n_clusters)
     ids = [deps.real.rows[row].id for row in rows]
     X = deps.real.X[rows]
     place = {id: at for at, id in enumerate(ids)}
     earlier = [cluster for cluster in deps.store.clusters() if cluster.label == label and cluster.round < round]
-    used = [place[id] for cluster in sorted(earlier, key=_turn_of) for id in cluster.member_ids]
+    used = [place[id] for cluster in sorted(earlier, key=_turn_of) for id in cluster.member_ids if id in place]
     times_used = np.bincount(used, minlength=len(ids))
     found: list[Cluster] = []
     n_passes = 0
@@ -122,12 +128,47 @@ def _select(
         return select_farthest(
             X, n_clusters=n_clusters, cluster_size=config.cluster_size, neighbours=neighbours, available=fresh
         )
-    gap = _gap(deps, round, code) if config.strategy == "gp_gap" else None
+    weighted = config.strategy in ("gp_gap", "ivr_gap") and config.focus is None  # the focus says where the gap is
+    gap = _gap(deps, round, code) if weighted else None
     lengthscale = config.lengthscale_factor * median_distance(X, deps.rng(_STREAM, code))
+    kernel = stationary(config.kernel, lengthscale)
+    if config.strategy in ("ivr", "ivr_gap"):
+        # The stream of the label: in every round the same rows compete.
+        return select_by_mean_variance(
+            X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=kernel, neighbours=neighbours,
+            rng=deps.rng(_STREAM, code), conditioned=explored, gap=gap, noise=config.noise,
+        )  # fmt: skip
     return select_by_variance(
-        X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=stationary(config.kernel, lengthscale),
-        neighbours=neighbours, conditioned=explored, gap=gap, noise=config.noise, device=config.device,
+        X, n_clusters=n_clusters, cluster_size=config.cluster_size, kernel=kernel, neighbours=neighbours,
+        conditioned=explored, gap=gap, noise=config.noise, device=config.device,
     )  # fmt: skip
+
+
+def _focus(deps: Deps) -> NDArray[np.int64]:
+    """Return the positions of the rows that `explore.focus` names; none if it names none.
+
+    Raises:
+        ConfigError: an id is not that of a reference row.
+    """
+    ids = deps.config.explore.focus or []
+    places = [deps.real.position.get(id, -1) for id in ids]
+    unknown = [id for id, place in zip(ids, places, strict=True) if place < 0 or deps.real.held_out[place]]
+    if unknown:
+        raise ConfigError(
+            f"explore.focus: {', '.join(unknown[:5])}: not the id of a real row that may be shown to the LLM; the `gap_map` of "
+            "report.json has such ids"
+        )
+    return np.array(places, dtype=np.int64)
+
+
+def _within_focus(deps: Deps, rows: NDArray[np.int64], n_clusters: int) -> NDArray[np.int64]:
+    """Return the rows of a label that are nearest to the focus, as many as the clusters need; all of them without a focus."""
+    focus = _focus(deps)
+    if not len(focus):
+        return rows
+    nearest = (deps.real.X[rows] @ deps.real.X[np.intersect1d(focus, rows)].T).max(axis=1)
+    kept = np.argsort(-nearest, kind="stable")[: n_clusters * deps.config.explore.cluster_size]
+    return np.sort(rows[kept])
 
 
 def _turn_of(cluster: DemonstrationCluster) -> tuple[int, int]:

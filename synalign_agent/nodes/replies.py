@@ -1,65 +1,24 @@
-"""From a round's replies to texts that are worth embedding: read in one fixed order, parsed, and past the cheap gates."""
+"""From replies to texts that are worth embedding: read in the order of the round, parsed, and past the cheap gates."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from synalign_agent.deps import Deps
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_words
 from synalign_agent.gates.length import check_length, check_repetition
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
+from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
 from synalign_agent.records import CallRecord, Rejection, content_id
 from synalign_agent.schemas import GeneratedTexts
 
-GENERATE = "generate"
-"""The journal's name for the calls that are read here."""
-_BLOCK_CALLS = 32
-
-
-@dataclass(frozen=True)
-class RoundCalls:
-    """The fixed order of a round's calls: by cluster, then by draw, in blocks that are embedded together."""
-
-    label_of: dict[str, str]
-    place_of: dict[str, int]
-    n_draws: int
-    keys: dict[int, list[str]] = field(default_factory=dict)
-    """Block -> keys of the finished calls, filled while the calls are made."""
-
-    @classmethod
-    def of(cls, deps: Deps, round: int) -> RoundCalls:
-        """Return the order of a round."""
-        clusters = deps.store.clusters(round)
-        return cls(
-            {cluster.id: cluster.label for cluster in clusters},
-            {cluster.id: place for place, cluster in enumerate(clusters)},
-            deps.config.generate.calls_per_cluster or 1,
-        )
-
-    def position(self, cluster_id: str, draw: int) -> int:
-        """Return the place of a call in the round."""
-        return self.place_of[cluster_id] * self.n_draws + draw
-
-    def block(self, cluster_id: str, draw: int) -> int:
-        """Return the block of a call."""
-        return self.position(cluster_id, draw) // _BLOCK_CALLS
-
-    def note(self, block: int, call: CallRecord) -> None:
-        """Keep the key of a finished call."""
-        if call.state == "done" and call.key not in (keys := self.keys.setdefault(block, [])):
-            keys.append(call.key)
-
-    def sorted(self, calls: Iterable[CallRecord]) -> list[CallRecord]:
-        """Return calls in the order of the round; several records of one call stay as they were."""
-        return sorted(calls, key=lambda call: self.position(call.cluster_id, call.draw))
-
 
 def read_replies(deps: Deps, order: RoundCalls, calls: Iterable[CallRecord]) -> tuple[list[Candidate], list[Rejection]]:
-    """Return the texts in a round's replies, in the order of the round, and what is no data."""
+    """Return the texts in the replies of some clusters, in the order of the round, and what is no data."""
     last_attempts: dict[str, CallRecord] = {}
     for call in calls:
         last_attempts[call.key] = call
@@ -104,12 +63,12 @@ def check_texts(deps: Deps, candidates: Sequence[Candidate]) -> tuple[list[Candi
 async def begin_ahead(deps: Deps, cluster_id: str) -> RoundCalls:
     """Have the texts of the round that `cluster_id` belongs to embedded while its calls are made; return its order."""
     async with deps.ahead.lock:
+        if deps.ahead.plan is not None and cluster_id in deps.ahead.plan.place_of:
+            return cast(RoundCalls, deps.ahead.plan)
         round = (await asyncio.to_thread(deps.store.cluster, cluster_id)).round
-        if deps.ahead.round != round:
-            order, calls_open = await asyncio.to_thread(_open_round, deps, round)
-            deps.ahead.begin(round, calls_open, partial(_embed_block, deps, order), order)
-        plan: RoundCalls = deps.ahead.plan
-        return plan
+        order, calls_open = await asyncio.to_thread(_open_round, deps, round)
+        deps.ahead.begin(round, calls_open, partial(_embed_block, deps, order), order)
+        return order
 
 
 def note_ended(deps: Deps, order: RoundCalls, cluster_id: str, draw: int, call: CallRecord | None) -> None:
@@ -127,11 +86,12 @@ def _open_round(deps: Deps, round: int) -> tuple[RoundCalls, dict[int, set[int]]
         for draw in range(order.n_draws):
             calls_open.setdefault(order.block(cluster_id, draw), set()).add(order.position(cluster_id, draw))
     # After a kill the tasks that had finished do not run again: their calls have ended before this round was begun.
-    for call in deps.store.calls(round=round, node=GENERATE):
-        if call.state == "done" and call.cluster_id in order.place_of and call.draw < order.n_draws:
-            block = order.block(call.cluster_id, call.draw)
-            order.note(block, call)
-            calls_open[block].discard(order.position(call.cluster_id, call.draw))
+    for cluster_ids in order.batches():
+        for call in deps.store.calls(round=round, node=GENERATE, cluster_ids=cluster_ids):
+            if call.state == "done" and call.draw < order.n_draws:
+                block = order.block(call.cluster_id, call.draw)
+                order.note(block, call)
+                calls_open[block].discard(order.position(call.cluster_id, call.draw))
     return order, calls_open
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from synalign_agent.deps import Deps
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.copy_check import check_cosine, check_words
+from synalign_agent.gates.duplicate import SeenTexts
 from synalign_agent.gates.length import check_repetition
 from synalign_agent.nodes.review import NAMES, Item, ask, due, keep_answer
 from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
@@ -108,7 +109,7 @@ def _verdicts(deps: Deps, edits: Sequence[Sample], X: NDArray[np.float32]) -> li
     among = np.array([row_of[sample.id] for sample in others], dtype=np.int64)
     refuse_duplicates(
         deps, verdicts, [sample.text for sample in edits], X,
-        pool_texts=[sample.text for sample in others], pool_rows=among,
+        seen=SeenTexts(sample.text for sample in others), pool_rows=among,
     )  # fmt: skip
     return verdicts
 

@@ -1,11 +1,15 @@
-"""Screen: read a round's replies in one fixed order, pass their texts through the gates, and admit what is left to the pool."""
+"""Screen: read a round's replies in one fixed order, pass their texts through the gates, and admit what is left to the pool.
+
+A round is read batch by batch, as its replies may not fit into memory at once. A replay after a kill begins at the first batch
+and comes to the same verdicts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +18,14 @@ from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_cosine
+from synalign_agent.gates.duplicate import SeenTexts
 from synalign_agent.gates.label_check import check_judgement
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
-from synalign_agent.nodes.replies import GENERATE, RoundCalls, check_texts, read_replies
+from synalign_agent.nodes.replies import check_texts, read_replies
+from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
 from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
+from synalign_agent.observe.spans import gate_attributes
 from synalign_agent.records import Rejection, Sample, content_id
 from synalign_agent.schemas import LabelJudgement, judgement_schema
 from synalign_agent.state import State
@@ -28,37 +35,75 @@ _JUDGE_EXAMPLES = 2
 _JUDGE_MAX_TOKENS = 60
 
 
+@dataclass
+class _Pool:
+    """What the texts of the next batch must not repeat."""
+
+    seen: SeenTexts
+    n_earlier: int
+    """Samples of earlier rounds: the first rows of `pool_vectors`."""
+    accepted: list[str] = field(default_factory=list)
+    """Ids of this round's samples."""
+
+    @classmethod
+    def before(cls, deps: Deps, round: int) -> _Pool:
+        # Only earlier rounds count at first: a replay after a kill finds this round's samples in the store already.
+        earlier = deps.store.samples(before_round=round)
+        return cls(SeenTexts(sample.text for sample in earlier), len(earlier))
+
+    def rows(self, deps: Deps) -> NDArray[np.int64]:
+        """Return where the pool is in `pool_vectors`."""
+        row_of = {id: row for row, id in enumerate(deps.pool_vectors.ids[self.n_earlier :], self.n_earlier)}
+        accepted = [row_of[id] for id in self.accepted]
+        return np.concatenate([np.arange(self.n_earlier), np.array(accepted, dtype=np.int64)])
+
+
 async def screen(state: State, deps: Deps) -> State:
-    """Admit the round's texts that pass every gate; store every other one with its reason."""
+    """Admit the round's texts that pass every gate, batch by batch; store every other one with its reason."""
     round = state["round"]
-    await deps.ahead.finish()
-    survivors, blocks, rejections = await asyncio.to_thread(_read, deps, round)
-    X, nearest = await asyncio.to_thread(_embed, deps, survivors, blocks)
-    verdicts = await asyncio.to_thread(_check_vectors, deps, round, survivors, X, nearest)
+    n_embedded = await deps.ahead.finish()
+    order = await asyncio.to_thread(RoundCalls.of, deps, round)
+    pool = await asyncio.to_thread(_Pool.before, deps, round)
     limits: list[str] = []
-    if deps.config.gates.label_check.method == "llm":
-        limits = await _judge(deps, round, survivors, verdicts)
-    await asyncio.to_thread(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
-    return {"limits_hit": limits} if limits else {}
+    for cluster_ids in order.batches():
+        survivors, blocks, rejections = await asyncio.to_thread(_read, deps, round, order, cluster_ids)
+        X, nearest = await asyncio.to_thread(_embed, deps, survivors, blocks, n_embedded)
+        verdicts = await asyncio.to_thread(_check_vectors, deps, pool, survivors, X, nearest)
+        if deps.config.gates.label_check.method == "llm":
+            with deps.observers.spans.span("judge_label_gate", "gate") as span:
+                n_judged = verdicts.count(None)
+                limits += await _judge(deps, round, survivors, verdicts)
+                span.set({"synalign.n_texts": n_judged, "synalign.n_rejected": n_judged - verdicts.count(None)})
+        pool.accepted += await asyncio.to_thread(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
+    # Once: what is lost with the process is embedded again from the texts.
+    await asyncio.to_thread(deps.pool_vectors.save, deps.folder / "vectors" / "pool")
+    return {"limits_hit": sorted(set(limits))} if limits else {}
 
 
-def _read(deps: Deps, round: int) -> tuple[list[Candidate], list[int], list[Rejection]]:
-    order = RoundCalls.of(deps, round)
-    calls = deps.store.calls(round=round, node=GENERATE)
+def _read(
+    deps: Deps, round: int, order: RoundCalls, cluster_ids: Sequence[str]
+) -> tuple[list[Candidate], list[int], list[Rejection]]:
+    calls = deps.store.calls(round=round, node=GENERATE, cluster_ids=cluster_ids)
     candidates, rejections = read_replies(deps, order, calls)
-    survivors, rejected = check_texts(deps, candidates)
+    with deps.observers.spans.span("text_gates", "gate") as span:
+        survivors, rejected = check_texts(deps, candidates)
+        span.set(gate_attributes(len(candidates), [verdict for _, verdict in rejected]))
     rejections += [_reject_text(candidate, verdict, round) for candidate, verdict in rejected]
     block_of = {call.key: order.block(call.cluster_id, call.draw) for call in calls}
     return survivors, [block_of[candidate.call_key] for candidate in survivors], rejections
 
 
 def _embed(
-    deps: Deps, survivors: Sequence[Candidate], blocks: Sequence[int]
+    deps: Deps, survivors: Sequence[Candidate], blocks: Sequence[int], n_embedded: int
 ) -> tuple[NDArray[np.float32], list[tuple[str, float]]]:
     parts = [np.empty((0, deps.real_vectors.dimension), dtype=np.float32)]
-    # Block by block, as the background worker does it: what it has done is in the encoder's cache, and what it has not
-    # gets the same vectors to the last bit.
-    for _, group in groupby(zip(blocks, survivors, strict=True), key=itemgetter(0)):
+
+    def together(place_and_candidate: tuple[int, Candidate]) -> int:
+        # What the background worker has done is in the encoder's cache, and is fetched at once. What it has not is embedded as
+        # it would have done it, block by block, and gets the same vectors to the last bit.
+        return max(place_and_candidate[0], n_embedded - 1)
+
+    for _, group in groupby(zip(blocks, survivors, strict=True), key=together):
         parts.append(deps.encoder.encode([candidate.text for _, candidate in group]))
     X = np.concatenate(parts)
     rows, similarities = deps.real_vectors.search(X, 1)
@@ -69,7 +114,24 @@ def _embed(
 
 
 def _check_vectors(
-    deps: Deps, round: int, survivors: Sequence[Candidate], X: NDArray[np.float32], nearest: Sequence[tuple[str, float]]
+    deps: Deps,
+    pool: _Pool,
+    survivors: Sequence[Candidate],
+    X: NDArray[np.float32],
+    nearest: Sequence[tuple[str, float]],
+) -> list[Verdict | None]:
+    with deps.observers.spans.span("vector_gates", "gate") as span:
+        verdicts = _vector_verdicts(deps, pool, survivors, X, nearest)
+        span.set(gate_attributes(len(survivors), verdicts))
+    return verdicts
+
+
+def _vector_verdicts(
+    deps: Deps,
+    pool: _Pool,
+    survivors: Sequence[Candidate],
+    X: NDArray[np.float32],
+    nearest: Sequence[tuple[str, float]],
 ) -> list[Verdict | None]:
     gates = deps.config.gates
     verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
@@ -77,12 +139,8 @@ def _check_vectors(
         labels = [candidate.label for candidate in survivors]
         votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
         verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
-    # Only earlier rounds count as the pool: a replay after a kill finds this round's samples in the store already.
-    pool = deps.store.samples(before_round=round)
-    refuse_duplicates(
-        deps, verdicts, [candidate.text for candidate in survivors], X,
-        pool_texts=[sample.text for sample in pool], pool_rows=np.arange(len(pool)),
-    )  # fmt: skip
+    texts = [candidate.text for candidate in survivors]
+    refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps))
     return verdicts
 
 
@@ -139,7 +197,8 @@ def _admit(
     nearest: Sequence[tuple[str, float]],
     verdicts: Sequence[Verdict | None],
     rejections: list[Rejection],
-) -> None:
+) -> list[str]:
+    """Keep a batch's samples and rejections, and return the ids of the samples."""
     samples: list[Sample] = []
     kept: list[int] = []
     for place, (candidate, verdict) in enumerate(zip(survivors, verdicts, strict=True)):
@@ -162,8 +221,9 @@ def _admit(
         )
     # Texts first: vectors can be rebuilt from them, not the other way round.
     deps.store.admit(samples, rejections)
-    deps.pool_vectors.add([sample.id for sample in samples], X[kept])
-    deps.pool_vectors.save(deps.folder / "vectors" / "pool")
+    ids = [sample.id for sample in samples]
+    deps.pool_vectors.add(ids, X[kept])
+    return ids
 
 
 def _reject_text(candidate: Candidate, verdict: Verdict, round: int) -> Rejection:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.deps import Deps
 from synalign_agent.gates.base import Verdict
-from synalign_agent.gates.duplicate import check_duplicates
+from synalign_agent.gates.duplicate import SeenTexts, check_duplicates
 from synalign_agent.gates.label_check import check_vote
 
 
@@ -33,7 +33,7 @@ def refuse_duplicates(
     texts: Sequence[str],
     X: NDArray[np.float32],
     *,
-    pool_texts: Sequence[str],
+    seen: SeenTexts,
     pool_rows: NDArray[np.int64],
 ) -> None:
     """Fill in verdicts on texts that repeat one of the pool or each other, where there is no verdict yet.
@@ -45,14 +45,14 @@ def refuse_duplicates(
         verdicts: (b,) of the other gates.
         texts: (b,) in the order in which they may be accepted.
         X: (b, d).
-        pool_texts: what counts as the pool.
-        pool_rows: where it is in `pool_vectors`.
+        seen: the texts that count as the pool; those that are accepted join them.
+        pool_rows: where the pool is in `pool_vectors`.
     """
     left = [place for place, verdict in enumerate(verdicts) if verdict is None]
     _, similarities = deps.pool_vectors.search(X[left], 1, among=pool_rows)
     nearest = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
     found = check_duplicates(
-        [texts[place] for place in left], X[left], pool_texts, nearest, deps.config.gates.duplicate_cosine
+        [texts[place] for place in left], X[left], seen, nearest, deps.config.gates.duplicate_cosine
     )
     for place, verdict in zip(left, found, strict=True):
         verdicts[place] = verdict

@@ -65,8 +65,10 @@ class SessionStore(Protocol):
     def mark_lost_calls(self) -> int:
         """Turn every `intended` attempt into `lost` and return how many; called when no other process can be running it."""
 
-    def calls(self, *, round: int | None = None, node: str | None = None) -> list[CallRecord]:
-        """Return attempts in the order in which they were intended."""
+    def calls(
+        self, *, round: int | None = None, node: str | None = None, cluster_ids: Sequence[str] | None = None
+    ) -> list[CallRecord]:
+        """Return attempts in the order in which they were intended; with `cluster_ids`, at most some hundreds, only theirs."""
 
     def call_totals(self) -> CallTotals:
         """Sum up the journal."""
@@ -106,6 +108,14 @@ class SessionStore(Protocol):
 
     def decisions(self, kind: DecisionKind | None = None, round: int | None = None) -> list[Decision]:
         """Return decisions in the order of writing, conflicting ones too: of those about one item, the last counts."""
+
+    def cut(self, from_round: int, facts: Sequence[str]) -> None:
+        """Make a copy that nobody has seen yet the beginning of a fork: the one thing that takes anything out of a store.
+
+        What belongs to `from_round` and later is removed, and so are the named session facts. Finished calls of those rounds
+        wait for `look_up_calls`: among the store's calls, the fork would read them as its own, because its clusters bear the
+        same ids in the same rounds.
+        """
 
     def claim(self, owner: str) -> str | None:
         """Take the session for the process named `owner` until the store is closed or the process ends.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,39 @@ def check_thread_id(thread_id: str) -> None:
 
 def session_exists(folder: Path) -> bool:
     """Tell whether a folder holds a session, whose rows may be in PostgreSQL."""
-    return (folder / DATABASE).is_file() or _configured(folder).url is not None
+    return (folder / DATABASE).is_file() or configured_storage(folder).url is not None
+
+
+def existing_session(thread_id: str, runs_dir: str | Path) -> Path:
+    """Return the folder of a session.
+
+    Raises:
+        SessionError: it does not exist (those that do are listed).
+    """
+    folder = Path(runs_dir) / thread_id
+    if not session_exists(folder):
+        known = sorted(path.name for path in Path(runs_dir).glob("[!.]*") if session_exists(path))
+        there = f"there is: {', '.join(known[:10])}" if known else "there is none; `synalign run` makes one"
+        raise SessionError(f"{folder}: no such session; in {runs_dir} {there}")
+    return folder
+
+
+def default_thread_id(data_path: str) -> str:
+    """Return a name for a new session: the data's and the time."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data_path.split(":")[-1]).stem).strip("-_") or "session"
+    return f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Take a folder that the block made away again if the block fails, so that the corrected command can be repeated."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def open_store(folder: Path, storage: StorageConfig | None = None) -> SessionStore:
@@ -58,7 +92,7 @@ def open_store(folder: Path, storage: StorageConfig | None = None) -> SessionSto
         SessionError: the database is damaged, of a newer version, elsewhere than `storage` says, encrypted with another key,
             or was there and is gone.
     """
-    before = _configured(folder)
+    before = configured_storage(folder)
     storage = before if storage is None else storage
     file = folder / DATABASE
     if storage.url is not None and file.exists():
@@ -159,8 +193,12 @@ async def open_checkpointer(folder: Path, storage: StorageConfig) -> AsyncIterat
         yield saver
 
 
-def _configured(folder: Path) -> StorageConfig:
-    """Return what the folder's config.yaml says about storage; the defaults if it says nothing."""
+def configured_storage(folder: Path) -> StorageConfig:
+    """Return what the folder's config.yaml says about storage; the defaults if it says nothing.
+
+    Raises:
+        SessionError: that cannot be read.
+    """
     try:
         raw = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         return StorageConfig.model_validate((raw or {}).get("storage") or {})

@@ -36,6 +36,7 @@ class MemorySessionStore:
         self._clusters: dict[str, DemonstrationCluster] = {}
         self._attributes: dict[str, dict[str, str]] = {}
         self._calls: dict[tuple[str, int], CallRecord] = {}
+        self._inherited: dict[tuple[str, int], CallRecord] = {}
         self._samples: dict[str, Sample] = {}
         self._rejections: dict[str, Rejection] = {}
         self._decisions: dict[str, Decision] = {}
@@ -83,6 +84,11 @@ class MemorySessionStore:
         found: dict[str, tuple[CallRecord | None, int]] = {}
         for key in keys:
             attempts = [call for call in self.calls() if call.key == key]
+            if not any(call.state == "done" for call in attempts):
+                for place, call in self._inherited.items():
+                    if call.key == key:
+                        self._calls.setdefault(place, call)
+                attempts = [call for call in self.calls() if call.key == key]
             done = next((call for call in attempts if call.state == "done"), None)
             found[key] = done, 1 + max((call.attempt for call in attempts), default=0)
         return found
@@ -94,16 +100,26 @@ class MemorySessionStore:
                 self._calls[call.key, call.attempt] = replace(call, state="lost")
             return len(open_calls)
 
-    def calls(self, *, round: int | None = None, node: str | None = None) -> list[CallRecord]:
+    def calls(
+        self, *, round: int | None = None, node: str | None = None, cluster_ids: Sequence[str] | None = None
+    ) -> list[CallRecord]:
         with self._lock:
             found = list(self._calls.values())
-        return [call for call in found if round in (None, call.round) and node in (None, call.node)]
+        return [
+            call
+            for call in found
+            if round in (None, call.round)
+            and node in (None, call.node)
+            and (cluster_ids is None or call.cluster_id in cluster_ids)
+        ]
 
     def call_totals(self) -> CallTotals:
         return sum_calls(self.calls())
 
     def call_groups(self) -> list[CallGroup]:
-        return group_calls(self.calls())
+        own = group_calls(call for call in self.calls() if (call.key, call.attempt) not in self._inherited)
+        inherited = group_calls(call for call in self.calls() if (call.key, call.attempt) in self._inherited)
+        return sorted(own + [replace(group, inherited=True) for group in inherited], key=lambda group: group.order)
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
         for sample in samples:
@@ -145,6 +161,21 @@ class MemorySessionStore:
         with self._lock:
             found = list(self._decisions.values())
         return [one for one in found if kind in (None, one.kind) and round in (None, one.round)]
+
+    def cut(self, from_round: int, facts: Sequence[str]) -> None:
+        for place, call in self._calls.items():
+            if call.round >= from_round and call.state == "done":
+                self._inherited.setdefault(place, call)
+        tables: list[dict[Any, Any]] = [
+            self._calls, self._clusters, self._samples, self._rejections, self._decisions
+        ]  # fmt: skip
+        for rows in tables:
+            for key in [key for key, row in rows.items() if row.round >= from_round]:
+                del rows[key]
+        self._rounds = {round: outcome for round, outcome in self._rounds.items() if round < from_round}
+        self._attributes = {id: values for id, values in self._attributes.items() if id in self._clusters}
+        for fact in facts:
+            self._meta.pop(fact, None)
 
     def claim(self, owner: str) -> str | None:
         return None

@@ -81,13 +81,19 @@ def check_version(version: int, place: str) -> None:
         )
 
 
-def migrate(schema: Schema) -> None:
-    """Bring a database to the newest schema, each step in its own transaction: one that fails leaves the schema before it."""
-    while schema.version() < len(MIGRATIONS):
+def migrate(schema: Schema, version: int | None = None) -> None:
+    """Bring a database to a version of the schema, each step in its own transaction: one that fails leaves the one before it.
+
+    Args:
+        schema: the database.
+        version: number of migrations, 0 or more; None for the newest. A database that is further stays as it is.
+    """
+    goal = len(MIGRATIONS) if version is None else version
+    while schema.version() < goal:
         with schema.transaction() as run:
             # Asked again, alone now: another process may have taken the step meanwhile.
             number = schema.version() + 1
-            if number <= len(MIGRATIONS):
+            if number <= goal:
                 for statement in MIGRATIONS[number - 1].split(";"):
                     if statement.strip():
                         run(statement)

@@ -7,12 +7,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from synalign_agent.errors import MissingExtraError, SessionError
+from synalign_agent.stores.database import Row
 from synalign_agent.stores.migrations import check_version, migrate
-from synalign_agent.stores.sql import Row, SqlSessionStore, TextCipher
+from synalign_agent.stores.record_rows import TextCipher
+from synalign_agent.stores.sql import SqlSessionStore
 
 if TYPE_CHECKING:
     import psycopg
@@ -51,6 +54,36 @@ class PostgresSessionStore(SqlSessionStore):
         return (self.meta(_OWNER) or "another process") if self._postgres.is_locked() else None
 
 
+def connect(url: str, thread_id: str) -> psycopg.Connection[Any]:
+    """Return a connection that is in the session's schema and commits each statement by itself.
+
+    Raises:
+        MissingExtraError: psycopg is not installed.
+        SessionError: the server cannot be reached or refuses.
+    """
+    url, enter = connect_arguments(url, thread_id)
+    driver = _driver()
+    with explained_refusal(), ExitStack() as stack:
+        connection: psycopg.Connection[Any] = driver.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        stack.callback(connection.close)
+        connection.execute(enter)
+        stack.pop_all()
+        return connection
+
+
+@contextmanager
+def explained_refusal() -> Iterator[None]:
+    """Turn the errors of a server that cannot be used, or does not allow what the block does, into a sentence."""
+    driver = _driver()
+    try:
+        yield
+    except driver.Error as error:
+        raise SessionError(
+            f"storage.url: the database cannot be used ({_line(error)}); check that the server runs, the names of the "
+            "database and the user, and that PGPASSWORD or ~/.pgpass holds the password"
+        ) from None
+
+
 def connect_arguments(url: str, thread_id: str) -> tuple[str, str]:
     """Return the connection string and the statement that enters the session's schema.
 
@@ -82,6 +115,17 @@ def schema_name(thread_id: str) -> str:
     return f"{name[: _MAX_NAME - 17]}_{digest}"
 
 
+def is_claimed(connection: psycopg.Connection[Any], thread_id: str) -> bool:
+    """Tell whether any process has claimed a session."""
+    number = _session_lock(thread_id) % 2**64
+    row = connection.execute(
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = %s AND objid = %s "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (number >> 32, number % 2**32),
+    ).fetchone()
+    return row is not None
+
+
 class PostgresDatabase:
     """The session's schema, brought to the newest version.
 
@@ -93,34 +137,18 @@ class PostgresDatabase:
     order = "seq"
 
     def __init__(self, url: str, thread_id: str) -> None:
-        try:
-            import psycopg
-        except ImportError:
-            raise MissingExtraError(
-                "storage.url needs a part that is not installed: pip install 'synalign-agent[postgres]'"
-            ) from None
-        self._error: type[Exception] = psycopg.Error
+        self._error: type[Exception] = _driver().Error
+        self._thread_id = thread_id
         self._place = f"PostgreSQL schema {schema_name(thread_id)}"
         self._lock = threading.RLock()
-        connection: psycopg.Connection[Any] | None = None
-        url, enter = connect_arguments(url, thread_id)
-        try:
-            connection = psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
-            connection.execute(enter)
-            self._connection = connection
-            self._run = _Translated(connection)
-            schema = _Schema(connection, schema_name(thread_id))
+        with ExitStack() as stack:
+            self._connection = stack.enter_context(connect(url, thread_id))
+            self._run = _Translated(self._connection)
+            schema = PostgresSchema(self._connection, schema_name(thread_id))
             check_version(schema.version(), self._place)
-            migrate(schema)
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if not isinstance(error, psycopg.Error):
-                raise
-            raise SessionError(
-                f"storage.url: the database cannot be used ({_line(error)}); check that the server runs, the names of the "
-                "database and the user, and that PGPASSWORD or ~/.pgpass holds the password"
-            ) from None
+            with explained_refusal():
+                migrate(schema)
+            stack.pop_all()  # opened: `close` ends it
 
     @contextmanager
     def writing(self) -> Iterator[_Translated]:
@@ -156,14 +184,8 @@ class PostgresDatabase:
 
     def is_locked(self) -> bool:
         """Tell whether any connection has the session."""
-        number = self._lock_number() % 2**64
-        with self.reading() as run:
-            row = run.execute(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid = ? AND objid = ? "
-                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-                (number >> 32, number % 2**32),
-            ).fetchone()
-            return row is not None
+        with self.reading():
+            return is_claimed(self._connection, self._thread_id)
 
     def close(self) -> None:
         with self._lock:
@@ -173,7 +195,7 @@ class PostgresDatabase:
             self._connection.close()
 
     def _lock_number(self) -> int:
-        return _number(self._place)
+        return _session_lock(self._thread_id)
 
 
 class _Translated:
@@ -210,31 +232,33 @@ class _Result:
         return [tuple(map(_unescaped, row)) for row in self._cursor.fetchall()]
 
 
-class _Schema:
-    """The version of the schema as a row of `meta`."""
+class PostgresSchema:
+    """A session's schema by its name, with its version in a row of `meta`; it is made by its first migration."""
 
     def __init__(self, connection: psycopg.Connection[Any], name: str) -> None:
         self._connection = connection
-        self._name = name
+        self.name = name
 
     def version(self) -> int:
-        there = self._connection.execute("SELECT to_regclass('meta')").fetchone()
+        there = self._connection.execute("SELECT to_regclass(%s)", (f'"{self.name}".meta',)).fetchone()
         if there is None or there[0] is None:
             return 0
-        row = self._connection.execute("SELECT value FROM meta WHERE key = %s", (_VERSION,)).fetchone()
+        query = f'SELECT value FROM "{self.name}".meta WHERE key = %s'.encode()
+        row = self._connection.execute(query, (_VERSION,)).fetchone()
         return 0 if row is None else int(row[0])
 
     def set_version(self, number: int) -> None:
-        self._connection.execute(
-            "INSERT INTO meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (_VERSION, str(number)),
+        statement = (
+            f'INSERT INTO "{self.name}".meta (key, value) VALUES (%s, %s) '
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         )
+        self._connection.execute(statement.encode(), (_VERSION, str(number)))
 
     @contextmanager
     def transaction(self) -> Iterator[Callable[[str], object]]:
         with self._connection.transaction():
-            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_number(f"migrate {self._name}"),))
-            self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
+            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_number(f"migrate {self.name}"),))
+            self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.name}"'.encode())
             yield lambda statement: self._connection.execute(translate_schema(statement).encode())
 
 
@@ -244,6 +268,16 @@ def translate_schema(statement: str) -> str:
     return re.sub(
         r"CREATE TABLE (\w+) \(", r"CREATE TABLE \1 (seq BIGINT GENERATED ALWAYS AS IDENTITY, ", statement, count=1
     )
+
+
+def _driver() -> ModuleType:
+    try:
+        import psycopg
+    except ImportError:
+        raise MissingExtraError(
+            "storage.url needs a part that is not installed: pip install 'synalign-agent[postgres]'"
+        ) from None
+    return psycopg
 
 
 def _marked(statement: str) -> bytes:
@@ -260,6 +294,10 @@ def _unescaped(value: Any) -> Any:
     if isinstance(value, str) and _ESCAPE in value:
         return value.replace(_ESCAPED_NUL, _NUL).replace(_ESCAPED_ESCAPE, _ESCAPE)
     return value
+
+
+def _session_lock(thread_id: str) -> int:
+    return _number(f"PostgreSQL schema {schema_name(thread_id)}")
 
 
 def _number(name: str) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from synalign_agent.errors import SessionError
 from synalign_agent.stores.migrations import check_version, migrate
-from synalign_agent.stores.sql import SqlSessionStore, TextCipher
+from synalign_agent.stores.record_rows import TextCipher
+from synalign_agent.stores.sql import SqlSessionStore
 
 
 class SqliteSessionStore(SqlSessionStore):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from synalign_agent.records import (
     UNBILLED,
@@ -23,63 +21,12 @@ from synalign_agent.records import (
     Sample,
     Split,
 )
+from synalign_agent.stores.database import Database, Row
+from synalign_agent.stores.record_rows import Record, RecordRows, TextCipher, columns, insertion, marks, to_json
 
-Record = TypeVar("Record")
-Row = tuple[Any, ...]
-
+OF_ROUNDS = ("clusters", "calls", "samples", "rejections", "rounds", "choices", "decisions")
+"""Tables whose rows belong to a round."""
 _KEYS_AT_ONCE = 500
-_SECRET = ("content", "refusal")
-"""Columns of `calls` that a cipher covers: what the model wrote."""
-
-
-class Result(Protocol):
-    """What a statement gave."""
-
-    @property
-    def rowcount(self) -> int:
-        """Rows that were written."""
-
-    def fetchone(self) -> Row | None:
-        """Return the next row."""
-
-    def fetchall(self) -> list[Row]:
-        """Return the rows that are left."""
-
-
-class Connection(Protocol):
-    """Runs statements that both dialects understand, with `?` for values."""
-
-    def execute(self, statement: str, values: Sequence[Any] = ..., /) -> Result:
-        """Run one statement."""
-
-    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object:
-        """Run one statement for each row of values."""
-
-
-class Database(Protocol):
-    """An open database of one session. Errors of the driver leave it as `SessionError`."""
-
-    order: str
-    """The column that orders rows as they were first written."""
-
-    def writing(self) -> AbstractContextManager[Connection]:
-        """Keep all that is written in the block, or none of it."""
-
-    def reading(self) -> AbstractContextManager[Connection]:
-        """Read in the block."""
-
-    def close(self) -> None:
-        """Release files and connections."""
-
-
-class TextCipher(Protocol):
-    """Encrypts texts; the context must be the same to decrypt."""
-
-    def encrypt(self, text: str, context: str) -> str:
-        """Return printable text."""
-
-    def decrypt(self, text: str, context: str) -> str:
-        """Return what was encrypted."""
 
 
 class SqlSessionStore:
@@ -87,11 +34,11 @@ class SqlSessionStore:
 
     def __init__(self, database: Database, cipher: TextCipher | None = None) -> None:
         self._database = database
-        self._cipher = cipher
+        self._rows = RecordRows(cipher)
 
     def use_cipher(self, cipher: TextCipher | None) -> None:
         """Encrypt the replies that are written from now on, and decrypt those that are read."""
-        self._cipher = cipher
+        self._rows = RecordRows(cipher)
 
     def meta(self, key: str) -> str | None:
         row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
@@ -122,7 +69,7 @@ class SqlSessionStore:
 
     def add_attributes(self, cluster_id: str, values: Mapping[str, str]) -> None:
         with self._database.writing() as connection:
-            connection.execute(_insertion("attributes", ("cluster_id", "value")), (cluster_id, _to_json(values)))
+            connection.execute(insertion("attributes", ("cluster_id", "value")), (cluster_id, to_json(values)))
 
     def attributes_of(self, cluster_id: str) -> dict[str, str]:
         row = self._one("SELECT value FROM attributes WHERE cluster_id = ?", (cluster_id,))
@@ -135,7 +82,7 @@ class SqlSessionStore:
             return
         with self._database.writing() as connection:
             if intents:
-                connection.executemany(_insertion("calls", _CALL), map(self._values, intents))
+                connection.executemany(insertion("calls", _CALL), map(self._rows.values, intents))
             if outcomes:
                 connection.executemany(_CLOSING, map(self._closing_values, outcomes))
 
@@ -144,7 +91,7 @@ class SqlSessionStore:
         distinct = iter(list(found))
         while some := list(itertools.islice(distinct, _KEYS_AT_ONCE)):
             done = self._done_calls(some)
-            query = f"SELECT key, MAX(attempt) FROM calls WHERE key IN ({_marks(some)}) GROUP BY key"
+            query = f"SELECT key, MAX(attempt) FROM calls WHERE key IN ({marks(some)}) GROUP BY key"
             last: dict[str, int] = {key: attempt for key, attempt in self._all(query, some)}
             found |= {key: (done.get(key), last.get(key, 0) + 1) for key in some}
         return found
@@ -153,8 +100,10 @@ class SqlSessionStore:
         with self._database.writing() as connection:
             return connection.execute("UPDATE calls SET state = 'lost' WHERE state = 'intended'").rowcount
 
-    def calls(self, *, round: int | None = None, node: str | None = None) -> list[CallRecord]:
-        return self._select(CallRecord, "calls", {"round": round, "node": node})
+    def calls(
+        self, *, round: int | None = None, node: str | None = None, cluster_ids: Sequence[str] | None = None
+    ) -> list[CallRecord]:
+        return self._select(CallRecord, "calls", {"round": round, "node": node}, {"cluster_id": cluster_ids})
 
     def call_totals(self) -> CallTotals:
         # Summed by the database: the panel asks several times a second, and replies can be long.
@@ -165,15 +114,14 @@ class SqlSessionStore:
         return CallTotals(**sums, failed_by_class=dict(sorted(classes, key=_most_frequent)))
 
     def call_groups(self) -> list[CallGroup]:
-        names = _names(CallGroup)
-        groups = [CallGroup(*self._fields(names, row)) for row in self._all(_GROUPS)]
+        groups = [self._rows.record(CallGroup, row) for row in self._all(_GROUPS)]
         return sorted(groups, key=lambda group: group.order)
 
     def admit(self, samples: Sequence[Sample], rejections: Sequence[Rejection]) -> None:
         with self._database.writing() as connection:
             for table, rows in (("samples", samples), ("rejections", rejections)):
                 if rows:
-                    connection.executemany(_insertion(table, _names(type(rows[0]))), map(self._values, rows))
+                    connection.executemany(insertion(table, columns(type(rows[0]))), map(self._rows.values, rows))
 
     def samples(self, *, before_round: int | None = None) -> list[Sample]:
         found = self._select(Sample, "samples", {})
@@ -192,8 +140,8 @@ class SqlSessionStore:
 
     def add_round(self, round: int, metrics: Mapping[str, Any], witness: bytes, choices: Sequence[Choice]) -> None:
         with self._database.writing() as connection:
-            values = (round, _to_json(metrics), witness)
-            if connection.execute(_insertion("rounds", ("round", "metrics", "witness")), values).rowcount == 0:
+            values = (round, to_json(metrics), witness)
+            if connection.execute(insertion("rounds", ("round", "metrics", "witness")), values).rowcount == 0:
                 return  # the first outcome of a round stands, its choices with it
             connection.executemany(
                 "INSERT INTO choices (round, sample_id, weight, copies) VALUES (?, ?, ?, ?)",
@@ -217,6 +165,19 @@ class SqlSessionStore:
     def decisions(self, kind: DecisionKind | None = None, round: int | None = None) -> list[Decision]:
         return self._select(Decision, "decisions", {"kind": kind, "round": round})
 
+    def cut(self, from_round: int, facts: Sequence[str]) -> None:
+        names = ", ".join(_CALL)
+        with self._database.writing() as connection:
+            connection.execute(
+                f"INSERT INTO inherited_calls ({names}) SELECT {names} FROM calls WHERE round >= ? AND state = 'done' "
+                f"ORDER BY {self._database.order} ON CONFLICT DO NOTHING",
+                (from_round,),
+            )
+            for table in OF_ROUNDS:
+                connection.execute(f"DELETE FROM {table} WHERE round >= ?", (from_round,))
+            connection.execute("DELETE FROM attributes WHERE cluster_id NOT IN (SELECT id FROM clusters)")
+            connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in facts])
+
     def claim(self, owner: str) -> str | None:
         return None
 
@@ -232,10 +193,10 @@ class SqlSessionStore:
     def _insert(self, table: str, rows: Sequence[Any]) -> None:
         if rows:
             with self._database.writing() as connection:
-                connection.executemany(_insertion(table, _names(type(rows[0]))), map(self._values, rows))
+                connection.executemany(insertion(table, columns(type(rows[0]))), map(self._rows.values, rows))
 
     def _done_calls(self, keys: Sequence[str]) -> dict[str, CallRecord]:
-        found = self._select(CallRecord, "calls", {"state": "done"}, keys)
+        found = self._select(CallRecord, "calls", {"state": "done"}, {"key": keys})
         done = {call.key: call for call in reversed(found)}  # of several, the first one
         missing = [key for key in keys if key not in done]
         if missing and self._adopt(missing):
@@ -245,7 +206,7 @@ class SqlSessionStore:
     def _adopt(self, keys: Sequence[str]) -> bool:
         """Take finished calls over from the session that this one was forked from, as if they had been made here."""
         there = (
-            f"FROM inherited_calls WHERE key IN ({_marks(keys)}) AND state = 'done' AND NOT EXISTS (SELECT 1 FROM calls "
+            f"FROM inherited_calls WHERE key IN ({marks(keys)}) AND state = 'done' AND NOT EXISTS (SELECT 1 FROM calls "
             "WHERE calls.key = inherited_calls.key AND calls.attempt = inherited_calls.attempt)"
         )
         if self._one(f"SELECT 1 {there} LIMIT 1", keys) is None:
@@ -259,45 +220,27 @@ class SqlSessionStore:
         return True
 
     def _select(
-        self, record: Callable[..., Record], table: str, where: Mapping[str, Any], keys: Sequence[str] | None = None
+        self,
+        kind: Callable[..., Record],
+        table: str,
+        where: Mapping[str, Any],
+        among: Mapping[str, Sequence[str] | None] | None = None,
     ) -> list[Record]:
+        """Return the rows with these values, and with one of those, in the order of writing; None for any."""
         given = {name: value for name, value in where.items() if value is not None}
-        conditions = [f"{name} = ?" for name in given] + ([f"key IN ({_marks(keys)})"] if keys else [])
-        names = _names(record)
+        listed = {name: values for name, values in (among or {}).items() if values is not None}
+        if not all(listed.values()):
+            return []
+        conditions = [f"{name} = ?" for name in given]
+        conditions += [f"{name} IN ({marks(values)})" for name, values in listed.items()]
+        names = columns(kind)
         query = f"SELECT {', '.join(names)} FROM {table} WHERE {' AND '.join(conditions) or '1 = 1'}"
-        rows = self._all(f"{query} ORDER BY {self._database.order}", (*given.values(), *(keys or ())))
-        return [record(*self._fields(names, row)) for row in rows]
-
-    def _fields(self, names: Sequence[str], row: Row) -> Iterable[Any]:
-        """Turn what is in the columns into what is in the record."""
-        for name, value in zip(names, row, strict=True):
-            if name == "member_ids":
-                yield tuple(json.loads(value))
-            elif name in ("cached", "inherited"):
-                yield bool(value)
-            elif name in _SECRET and value is not None and self._cipher is not None:
-                yield self._cipher.decrypt(value, _context(name, row[0]))
-            else:
-                yield value
-
-    def _values(self, record: Any) -> list[Any]:
-        """Turn what is in the record into what is in the columns."""
-        return list(self._columns(record))
-
-    def _columns(self, record: Any) -> Iterator[Any]:
-        for name in _names(type(record)):
-            value = getattr(record, name)
-            if isinstance(value, tuple):
-                yield _to_json(value)
-            elif isinstance(value, bool):
-                yield int(value)
-            elif name in _SECRET and value is not None and self._cipher is not None:
-                yield self._cipher.encrypt(value, _context(name, record.key))
-            else:
-                yield value
+        values = [*given.values(), *itertools.chain.from_iterable(listed.values())]
+        rows = self._all(f"{query} ORDER BY {self._database.order}", values)
+        return [self._rows.record(kind, row) for row in rows]
 
     def _closing_values(self, call: CallRecord) -> list[Any]:
-        key, attempt, *outcome = self._values(call)
+        key, attempt, *outcome = self._rows.values(call)
         return [*outcome, key, attempt]
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -309,34 +252,11 @@ class SqlSessionStore:
             return connection.execute(query, values).fetchone()
 
 
-def _names(record: Any) -> tuple[str, ...]:
-    """Return the columns of a record's table: they bear the names of its fields."""
-    return tuple(field.name for field in fields(record))
-
-
-def _insertion(table: str, names: Sequence[str]) -> str:
-    """Build an insert-if-absent."""
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({_marks(names)}) ON CONFLICT DO NOTHING"
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _context(column: str, key: str) -> str:
-    """Bind what is encrypted to its place, so that replies cannot be swapped."""
-    return f"calls.{column}:{key}"
-
-
 def _most_frequent(count: Row) -> tuple[int, str]:
     return -count[1], count[0]
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-_CALL = _names(CallRecord)
+_CALL = columns(CallRecord)
 # Only an attempt that is still open may be closed: a finished one is never rewritten.
 _OUTCOME = ", ".join(f"{name} = ?" for name in _CALL[2:])
 _CLOSING = f"UPDATE calls SET {_OUTCOME} WHERE key = ? AND attempt = ? AND state = 'intended'"

@@ -7,5 +7,5 @@ from typing import Literal
 Objective = Literal["kernel", "projection", "herding", "thinning", "none"]
 """How synthetic rows are weighed; `none` draws them at random."""
 
-Strategy = Literal["gp", "random", "kmeans", "farthest"]
+Strategy = Literal["ivr", "gp", "random", "kmeans", "farthest"]
 """How demonstrations are picked."""

@@ -80,6 +80,8 @@ def align(
     cap: float | None = None,
     min_ess: float | None = None,
     swaps: bool = True,
+    contrast_shrinkage: bool = True,
+    max_label_odds: float | None = 2.0,
     holdout_fraction: float = 0.2,
     min_holdout_rows: int = 20,
     seed: int = 0,
@@ -105,6 +107,10 @@ def align(
         cap: largest weight of a row, as a multiple of the mean weight of the rows selected, >= 1; None for `max_copies`.
         min_ess: least effective sample size of the weights, in rows; only for `kernel`.
         swaps: whether to exchange selected rows for others where that brings the selection nearer; only for `kernel`.
+        contrast_shrinkage: whether to follow what tells labels apart only as far as the real rows can tell it from chance: with
+            few rows a label, noise in it misleads classifiers that are trained on the selection; only for `kernel`.
+        max_label_odds: rows whose label is less probable than another by more than this factor, judged by the real rows, are not
+            selected, as far as enough others are left; >= 1. None selects them all the same, and so does `none`.
         holdout_fraction: share of each label's real rows kept for scoring, in [0, 1).
         min_holdout_rows: least rows held out per label, >= 2; a label with fewer than twice as many gets no hold-out, and is
             scored on the rows that were fitted to.
@@ -163,6 +169,7 @@ def align(
             pool, reference.rows, scoring, population, kernel, prior=prior, quotas=quota,
             scoring_is_held_out=data.scored_on == "holdout", rng=np.random.default_rng([seed, _ALIGN_STREAM]),
             objective=objective, max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps,
+            contrast_shrinkage=contrast_shrinkage, max_label_odds=None if objective == "none" else max_label_odds,
             progress=tell_labels,
         )  # fmt: skip
     with clock.phase("gap_map"):
@@ -187,6 +194,8 @@ def align(
         "cap": cap,
         "min_ess": min_ess,
         "swaps": swaps,
+        "contrast_shrinkage": contrast_shrinkage,
+        "max_label_odds": max_label_odds,
         "holdout_fraction": holdout_fraction,
         "seed": seed,
         "encoder": model,

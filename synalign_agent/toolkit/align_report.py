@@ -22,6 +22,7 @@ from synalign_agent.toolkit.sample import Sample
 from synalign_agent.toolkit.table import Table
 from synalign_agent.toolkit.vectors import alike_findings
 
+_MANY_DOUBTFUL = 0.1
 NOT_IN_REAL: Final = "label_not_in_real"
 
 
@@ -69,6 +70,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "ess": found.ess,
         "p_value": found.p_value,
         "duality_gap": found.duality_gap,
+        "contrast_kept": found.contrast_kept,
+        "n_doubtful": int(found.doubtful.sum()),
         "n_fitted": len(outcome.reference.places),
         "sampling_excess": _sampling_excess(outcome),
         "per_label": _per_label(outcome),
@@ -153,6 +156,7 @@ def _findings(outcome: Outcome) -> Iterator[Finding]:
         )
     yield from alike_findings(outcome.reference.rows.X)
     yield from _label_findings(outcome)
+    yield from _doubt_findings(outcome)
     yield from _copy_findings(outcome)
     yield from _near_duplicate_findings(outcome)
     yield from _count_findings(outcome)
@@ -183,6 +187,19 @@ def _label_findings(outcome: Outcome) -> Iterator[Finding]:
             f"no synthetic row has the label {listed(list(missing))}, which {sum(missing.values()):.1%} of the real rows "
             "have; their mass counts as missing",
             {"labels": missing},
+        )
+
+
+def _doubt_findings(outcome: Outcome) -> Iterator[Finding]:
+    doubtful = outcome.found.doubtful
+    if doubtful.sum() > _MANY_DOUBTFUL * len(doubtful):
+        counts = np.bincount(outcome.pool.label[doubtful], minlength=len(outcome.data.labels))
+        by_label = {label: int(n) for label, n in zip(outcome.data.labels, counts, strict=True) if n}
+        yield Finding(
+            "doubtful_labels",
+            f"{doubtful.sum()} synthetic rows were left aside because the real rows speak for another label than theirs "
+            f"({listed(list(by_label))}); set max_label_odds to null to select them all the same",
+            {"count": int(doubtful.sum()), "labels": by_label},
         )
 
 

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from synalign_agent.config import ExploreConfig
 from synalign_agent.core.align import label_quotas
 from synalign_agent.core.coverage import coverage_curve, radius_coverage
-from synalign_agent.core.explore import Cluster, select_by_variance, select_farthest, select_random, select_seeds
+from synalign_agent.core.explore import (
+    Cluster,
+    select_by_mean_variance,
+    select_by_variance,
+    select_farthest,
+    select_random,
+    select_seeds,
+)
 from synalign_agent.core.kernels import RBFMixture, median_distance
 from synalign_agent.data.real import RealData
 from synalign_agent.embedding.base import Encoder, Vectors
@@ -41,9 +48,9 @@ class ExploreResult:
     report: dict[str, Any]
     """Plain JSON values; what was not measured is None."""
     rows: pd.DataFrame
-    """`pick` and `cluster` (from 1), `row` (place in the input, from 0), `text`, `label` (with a label column), `variance` (the
-    posterior one at the pick, of the row that a cluster starts with; missing for its neighbours and where the strategy
-    measures none) and `coverage` (share of the real rows within the radius of this or an earlier demonstration)."""
+    """`pick` and `cluster` (from 1), `row` (place in the input, from 0), `text`, `label` (with a label column), `variance` (of
+    `gp`: the posterior one at the pick, of the row that a cluster starts with; missing for its neighbours) and `coverage` (share
+    of the real rows within the radius of this or an earlier demonstration)."""
 
     def save(self, path: str | Path) -> dict[str, str]:
         """Write the demonstrations to a `.jsonl`, `.csv` or `.parquet` file, or to a folder with the report.
@@ -68,7 +75,7 @@ def explore(
     real: Source,
     n: int,
     *,
-    strategy: Strategy = "gp",
+    strategy: Strategy = "ivr",
     cluster_size: int = 1,
     lengthscale_factor: float = ExploreConfig().lengthscale_factor,
     text_column: str = "text",
@@ -89,8 +96,9 @@ def explore(
     Args:
         real: rows to pick from; see `Source`.
         n: demonstrations wanted, >= 1; fewer come back if rows run out.
-        strategy: `gp`, the greatest posterior variance given the picks so far; `random`; `kmeans`, the medoids of as many
-            clusters; `farthest`, the row farthest from the picks so far.
+        strategy: `ivr`, the row that lowers the mean posterior variance of all rows most, given the picks so far; `gp`, the
+            row whose own is greatest; `random`; `kmeans`, the medoids of as many clusters; `farthest`, the row farthest from
+            the picks so far.
         cluster_size: demonstrations picked together, a row and its nearest neighbours, >= 1.
         lengthscale_factor: the Gaussian process' lengthscale and the radius of coverage, as multiples of the median
             distance between two rows (of a label, and of all); > 0, and 0.5 to 1 works.
@@ -204,10 +212,16 @@ def _select(
         found = select_farthest(X, n_clusters=n_clusters, cluster_size=cluster_size, neighbours=neighbours)
         return [cluster._replace(score=None) for cluster in found]
     lengthscale = factor * median_distance(X, np.random.default_rng([seed, _SCALE_STREAM, code]))
+    kernel = RBFMixture((lengthscale,))
+    if strategy == "ivr":
+        found = select_by_mean_variance(
+            X, n_clusters=n_clusters, cluster_size=cluster_size, kernel=kernel, neighbours=neighbours, rng=rng,
+            progress=progress,
+        )  # fmt: skip
+        return [cluster._replace(score=None) for cluster in found]
     return select_by_variance(
-        X, n_clusters=n_clusters, cluster_size=cluster_size, kernel=RBFMixture((lengthscale,)), neighbours=neighbours,
-        progress=progress,
-    )  # fmt: skip
+        X, n_clusters=n_clusters, cluster_size=cluster_size, kernel=kernel, neighbours=neighbours, progress=progress
+    )
 
 
 def _no_neighbours(row: int, k: int, available: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -12,6 +12,7 @@ Kind = Literal[
     "label_missing_in_pool",
     "real_rows_alike",
     "label_not_in_real",
+    "doubtful_labels",
     "copies_of_real_rows",
     "near_duplicates",
     "no_choice",

@@ -90,7 +90,7 @@ def test_align_takes_vectors_and_options(cli: Cli) -> None:
     assert report["n_distinct"] < 300
 
 
-@pytest.mark.parametrize("strategy", ["gp", "random", "kmeans", "farthest"])
+@pytest.mark.parametrize("strategy", ["ivr", "gp", "random", "kmeans", "farthest"])
 def test_explore_lists_demonstrations_with_coverage(cli: Cli, strategy: str) -> None:
     code, out, _ = cli("explore", "real.jsonl", "-n", "6", "--strategy", strategy, "--label-column", "label", "--json")
     report = json.loads(out)

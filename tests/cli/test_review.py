@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.postgres import wherever_kept
 
 from synalign_agent.config import SessionConfig
 from synalign_agent.session import Session
@@ -45,6 +46,7 @@ def decisions(tmp_path: Path) -> list[tuple[str, str | None, str]]:
         return [(decision.verdict, decision.reason, decision.reviewer) for decision in session.store.decisions()]
 
 
+@wherever_kept
 def test_edit_reject_and_approve_by_keys(review: Cli, tmp_path: Path) -> None:
     first, second, *others = texts(tmp_path)
     code, out, err = review("--json", keys=f"e\n{EDITED}\nr\nreads like an advert\n" + "a\n" * len(others) + "g\n")
@@ -56,6 +58,7 @@ def test_edit_reject_and_approve_by_keys(review: Cli, tmp_path: Path) -> None:
     assert {reviewer for _, _, reviewer in decisions(tmp_path)} == {"ada"}
 
 
+@wherever_kept
 def test_every_decision_is_saved_and_leaving_is_safe(review: Cli, cli: Cli, tmp_path: Path) -> None:
     n = len(texts(tmp_path))
     code, _, err = review(keys="a\ns\nr\nno\n")  # the input ends: as if the terminal was closed
@@ -97,6 +100,7 @@ def test_an_edit_that_copies_a_real_row_comes_back_with_the_reason(review: Cli, 
     assert set(pool(tmp_path)) == {EDITED, *others}
 
 
+@wherever_kept
 @pytest.mark.parametrize("name", ["items.jsonl", "items.csv"])
 def test_edit_and_reject_by_file(review: Cli, tmp_path: Path, name: str) -> None:
     first, second, *others = texts(tmp_path)

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import filelock
 import pytest
 from conftest import HashEncoder
 from support.chat_server import ChatServer, Reply
+from support.postgres import wherever_kept
 
 from synalign_agent import wiring
 from synalign_agent.cli.fork import _parse
@@ -114,12 +115,12 @@ def test_status_without_a_name_lists_all_sessions(cli: Cli, session_folder: Path
     (runs / "damaged" / "session.sqlite").write_bytes(b"not a database" * 100)
     (runs / "notes").mkdir()
     (runs / "remote").mkdir()
-    (runs / "remote" / "config.yaml").write_text("storage: {url: 'postgresql://u@h/d'}", encoding="utf-8")
+    (runs / "remote" / "config.yaml").write_text("storage: {url: 'postgresql://u@127.0.0.1:1/d'}", encoding="utf-8")
     with filelock.FileLock(runs / "at-work" / ".lock"):
         code, out, _ = cli("status", "--json")
         rows = {row["thread_id"]: row for row in json.loads(out)["sessions"]}
         assert {name: row["status"] for name, row in rows.items()} == {
-            "at-work": "running", "damaged": "unreadable", "forked": "new", "killed": "interrupted", "remote": "elsewhere",
+            "at-work": "running", "damaged": "unreadable", "forked": "new", "killed": "interrupted", "remote": "unreadable",
             "t": "finished",
         }  # fmt: skip
     assert code == 0
@@ -150,6 +151,26 @@ def test_a_list_writes_to_no_session(session_folder: Path) -> None:
     (row,) = list_sessions(session_folder.parent)
     assert row["status"] == "finished"
     assert database.read_bytes() == before
+
+
+@wherever_kept
+def test_a_session_is_listed_exported_and_shown_wherever_it_is_kept(cli: Cli, make_config: MakeConfig) -> None:
+    config = make_config(limits__max_rounds=1)
+    with Session.create(config, thread_id="t") as session:
+        session.run()
+        shown = json.loads(cli("status", "t", "--json")[1])
+        session.store.set_meta("status", "running")
+        with ExitStack() as stack:
+            wiring.lock_session(session.folder, stack, session.store)
+            assert [row["status"] for row in list_sessions(session.folder.parent)] == ["running"]
+    (row,) = list_sessions(Path(config.runs_dir))
+    assert (row["status"], row["error"]) == ("interrupted", None)
+    for name in ("n_rounds", "n_pool", "n_requested", "n_selected", "stop_reason"):
+        assert row[name] == shown[name], name
+    assert row["calls"] == {"done": shown["calls"]["done"], "failed": 0}
+    shutil.rmtree(session.folder / "export")
+    code, out, _ = cli("export", "t", "--json")
+    assert code in (0, 3) and Path(json.loads(out)["paths"]["dataset"]).exists()
 
 
 def test_a_list_without_prices_knows_no_cost(make_config: MakeConfig) -> None:

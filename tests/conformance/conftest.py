@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from support.postgres import REASON, must_run, programs, running_server
+from support.session_stores import NAMES, maker
+
+from synalign_agent.stores.base import SessionStore
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server that is started for these tests and ended after them."""
-    if programs() is None:
-        if must_run():
-            pytest.fail(REASON)
-        pytest.skip(REASON)
-    with running_server() as url:
-        yield url
+@pytest.fixture(params=NAMES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
+    made = maker(request.param, request)(tmp_path)
+    yield made
+    made.close()

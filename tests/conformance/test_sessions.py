@@ -7,10 +7,7 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
@@ -229,39 +226,6 @@ def test_a_session_without_its_checkpoints_is_replayed_from_the_journal(
     result = run(config, "t")
     same(result, undisturbed)
     assert result["calls"]["repeated"] == 0 and len(chat_server.requests) == 2 * n_requests
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_on_a_server_resumes_without_repeating_a_finished_call(
-    postgres_url: str, make_config: MakeConfig, tmp_path: Path, thread_id: str, signal_number: signal.Signals
-) -> None:
-    with ChatServer(latency_seconds=0.15) as server:
-        config = make_config(
-            llm__base_url=server.base_url, llm__concurrency=4, limits__max_rounds=3, storage__url=postgres_url
-        )
-        path = tmp_path / "c.yaml"
-        path.write_text(config.to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "synalign_agent"]
-        running = subprocess.Popen(
-            [*command, "run", str(path), "--thread-id", thread_id, "--json"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        server.wait_for(14, timeout_seconds=200)
-        time.sleep(0.07)  # between two waves of replies
-        os.kill(running.pid, signal_number)
-        running.wait(timeout=100)
-        answered_at_kill = len(server.answered)
-        finished = subprocess.run(
-            [*command, "resume", thread_id, "--runs-dir", config.runs_dir, "--json"],
-            capture_output=True, text=True, timeout=250,
-        )  # fmt: skip
-        assert finished.returncode == 0, finished.stderr
-        resumed = json.loads(finished.stdout)
-    assert (resumed["status"], resumed["n_selected"], resumed["calls"]["repeated"]) == ("finished", 24, 0)
-    assert 10 <= answered_at_kill < resumed["calls"]["done"]
-    assert server.repeated() <= resumed["calls"]["in_flight_lost"] <= 4
 
 
 @pytest.fixture

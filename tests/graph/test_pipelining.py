@@ -14,8 +14,11 @@ from synalign_agent import graph, wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.embedding.ahead import EmbedAhead
 from synalign_agent.embedding.cache import CachedEncoder
-from synalign_agent.nodes import replies
+from synalign_agent.llm.base import CallRequest
+from synalign_agent.llm.client import JournaledModel
+from synalign_agent.nodes import round_calls, screen
 from synalign_agent.nodes.generate import generate_tasks
+from synalign_agent.records import CallRecord
 from synalign_agent.session import Session
 
 MakeConfig = Callable[..., SessionConfig]
@@ -46,7 +49,7 @@ def encoder(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     counting = CountingEncoder(chat_server)
     files = iter(range(99))
     monkeypatch.setattr(wiring, "make_encoder", lambda *_: CachedEncoder(counting, tmp_path / f"{next(files)}.sqlite"))
-    monkeypatch.setattr(replies, "_BLOCK_CALLS", 8)
+    monkeypatch.setattr(round_calls, "_BLOCK_CALLS", 8)
     return counting
 
 
@@ -84,6 +87,48 @@ def test_the_result_is_the_same_without_it(
     assert ahead["mmd2"] == behind["mmd2"] and ahead["rejections"] == behind["rejections"]
     assert chosen["text"].tolist() == expected["text"].tolist()
     assert chosen["weight"].tolist() == expected["weight"].tolist()
+
+
+def test_a_round_is_screened_in_batches_with_the_same_result(
+    make_config: MakeConfig, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    original = screen.check_texts
+    monkeypatch.setattr(screen, "check_texts", lambda deps, texts: read.append(len(texts)) or original(deps, texts))
+    outcomes = []
+    for n_calls in (8, 10_000):
+        monkeypatch.setattr(round_calls, "_BATCH_CALLS", n_calls)
+        with Session.create(config_of(make_config), thread_id=f"by-{n_calls}") as session:
+            summary = session.run()
+            samples, rejections = session.store.samples(), session.store.rejections()
+        outcomes.append((samples, {one.id: one for one in rejections}, summary["mmd2"]))
+    assert outcomes[0] == outcomes[1]
+    *batches, whole = read
+    assert len(batches) > 4 and max(batches) <= 8 * 2 and sum(batches) == whole
+
+
+def test_no_more_calls_begin_than_stand_ready(
+    make_config: MakeConfig, chat_server: ChatServer, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat_server.script = lambda body, number: Reply(delay_seconds=0.01)
+    begun, under_way = 0, []
+    original = JournaledModel.call
+
+    async def call(self: JournaledModel, request: CallRequest) -> CallRecord:
+        nonlocal begun
+        begun += 1
+        under_way.append(begun)
+        try:
+            return await original(self, request)
+        finally:
+            begun -= 1
+
+    monkeypatch.setattr(JournaledModel, "call", call)
+    config = config_of(make_config)
+    with Session.create(config, thread_id="t") as session:
+        session.run()
+    assert len(under_way) > 40 and max(under_way) == 2 * (config.llm.concurrency or 0)
+    assert chat_server.max_in_flight == config.llm.concurrency
 
 
 def test_a_round_is_at_most_64_tasks_and_every_call_is_in_one() -> None:

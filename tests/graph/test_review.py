@@ -4,62 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
-from langgraph.types import Command
-from pydantic import ValidationError
 from support.chat_server import ChatServer
+from support.postgres import wherever_kept
+from support.reviews import BY, EDITED, approve_all, finish, pending_of, pool_of, sent
 
 from synalign_agent import graph as graph_module
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import InputError, SessionError
-from synalign_agent.review import PendingReview, decide
+from synalign_agent.review import decide
 from synalign_agent.session import Session
 
 MakeConfig = Callable[..., SessionConfig]
 pytestmark = pytest.mark.usefixtures("hash_encoder")
-BY = {"reviewer": "ada", "decided_at": "2026-01-02T03:04:05+00:00"}
-EDITED = "I would have liked somebody to ring me about the piano before it went back to your depot."
-
-
-@pytest.fixture
-def waiting(make_config: MakeConfig) -> Iterator[Session]:
-    """A session whose first round waits for a review of its samples."""
-    with Session.create(make_config(review__samples="first_round", limits__max_rounds=2), thread_id="t") as session:
-        assert session.run()["status"] == "waiting_for_review"
-        yield session
-
-
-def pending_of(session: Session) -> PendingReview:
-    pending = session.review()
-    assert pending is not None
-    return pending
-
-
-def approve_all(session: Session) -> dict[str, Any]:
-    return session.answer([decide(item, "approve", **BY) for item in pending_of(session).undecided])
-
-
-def finish(session: Session) -> dict[str, Any]:
-    result = session.summary()
-    while result["status"] == "waiting_for_review":
-        result = approve_all(session)
-    return result
-
-
-def pool_of(result: dict[str, Any]) -> list[str]:
-    return list(pd.read_parquet(result["paths"]["pool"])["text"])
-
-
-def sent(chat_server: ChatServer, schema: str, start: int = 0) -> list[str]:
-    return [
-        json.dumps(body["messages"], ensure_ascii=False)
-        for body in chat_server.requests[start:]
-        if body["response_format"]["json_schema"]["name"] == schema
-    ]
 
 
 def test_a_sample_is_shown_beside_its_nearest_real_row_and_attributes(waiting: Session) -> None:
@@ -82,6 +43,7 @@ def test_nothing_is_sent_or_aligned_while_a_review_waits(waiting: Session, chat_
     assert waiting.store.rounds() == [] and len(chat_server.requests) == n_requests
 
 
+@wherever_kept
 def test_approved_samples_end_like_a_run_without_review(waiting: Session, make_config: MakeConfig) -> None:
     reviewed = finish(waiting)
     with Session.create(make_config(limits__max_rounds=2), thread_id="plain") as session:
@@ -164,6 +126,7 @@ def test_a_batch_follows_a_batch_until_every_item_is_decided(make_config: MakeCo
     assert len(seen) == len(set(seen)) == n_samples > 7
 
 
+@wherever_kept
 def test_attributes_are_approved_edited_dropped_and_added_before_anything_is_written(
     make_config: MakeConfig, chat_server: ChatServer
 ) -> None:
@@ -231,6 +194,7 @@ def test_a_decision_carries_who_and_when_the_later_wins_and_both_are_kept(waitin
     assert len(seen.given) == 3
 
 
+@wherever_kept
 def test_decisions_survive_leaving_and_an_incomplete_answer_names_what_is_missing(
     waiting: Session, make_config: MakeConfig
 ) -> None:
@@ -276,6 +240,7 @@ def test_answering_needs_a_review_that_waits(make_config: MakeConfig) -> None:
             session.answer()
 
 
+@wherever_kept
 @pytest.mark.parametrize("node", ["review_samples", "apply_sample_review"])
 def test_a_crash_after_the_answer_changes_nothing(
     waiting: Session, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, node: str
@@ -312,105 +277,6 @@ def test_a_crash_after_the_answer_changes_nothing(
         assert result["rejections"]["review_rejected"] == 1
         assert sum(sample.edited_from is not None for sample in session.store.samples()) == 1
     assert EDITED in pool_of(result) and copied.content in pool_of(result)
-
-
-class Api:
-    """The graph as somebody drives it who knows LangGraph only: raw payloads, `Command(resume=...)`."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def state(self) -> Any:
-        async def read() -> Any:
-            async with self._session._graph() as (graph, config, _):
-                return await graph.aget_state(config)
-
-        return asyncio.run(read())
-
-    def resume(self, value: Any) -> None:
-        """Resume as the session does, with a value that it did not check."""
-        from contextlib import ExitStack
-
-        async def go() -> None:
-            with ExitStack() as stack:
-                [waiting] = (await asyncio.to_thread(self.state)).interrupts
-                command: Command[Any] = Command(resume={waiting.id: value})
-                await self._session._run_locked(stack, lambda stage: None, False, command)
-
-        asyncio.run(go())
-
-
-def test_the_request_has_langchains_shape_and_decisions_may_go_by_order(waiting: Session) -> None:
-    api = Api(waiting)
-    [interrupt] = api.state().interrupts
-    assert interrupt.value.keys() == {"action_requests", "review_configs"}
-    requests = interrupt.value["action_requests"]
-    assert all(request.keys() == {"name", "args", "description"} for request in requests)
-    assert interrupt.value["review_configs"] == [
-        {"action_name": "review_sample", "allowed_decisions": ["approve", "edit", "reject"]}
-    ]
-    assert interrupt.response_schema["properties"]["decisions"]["minItems"] == 1
-    first, second, *others = (request["args"]["text"] for request in requests)
-    api.resume(
-        {
-            "decisions": [
-                {"type": "edit", "edited_action": {"name": "review_sample", "args": {"text": EDITED}}},
-                {"type": "reject", "message": "reads like an advert"},
-                *({"type": "approve"} for _ in others),
-            ]
-        }
-    )
-    result = waiting.summary()
-    texts = pool_of(result)
-    assert result["status"] == "finished" and result["rejections"]["review_rejected"] == 1
-    assert EDITED in texts and set(others) <= set(texts) and not {first, second} & set(texts)
-    assert {decision.reviewer for decision in waiting.store.decisions()} == {"api"}
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "yes",
-        {},
-        {"decisions": []},
-        {"decisions": [{"type": "maybe"}]},
-        {"decisions": [{"type": "edit"}]},
-        {"decisions": [{"type": "reject", "message": " "}]},
-        {"decisions": [{"type": "approve", "mesage": "x"}]},
-    ],
-)
-def test_an_answer_off_the_schema_is_explained_and_can_be_given_again(waiting: Session, answer: Any) -> None:
-    api = Api(waiting)
-    with pytest.raises(ValidationError, match="ReviewAnswer"):
-        api.resume(answer)
-    assert waiting.store.decisions() == []
-    assert finish_after_error(waiting)["status"] == "finished"
-
-
-def finish_after_error(session: Session) -> dict[str, Any]:
-    session.run()
-    return finish(session)
-
-
-@pytest.mark.parametrize(
-    ("decisions", "says"),
-    [
-        ([{"type": "approve"}], "the answer has 1 decisions for"),
-        ([{"type": "edit", "edited_action": {"args": {"txt": "x"}}, "item_id": "FIRST"}], "`args` needs `text`"),
-        ([{"type": "approve", "item_id": "SECOND"}], "has no decision yet"),
-    ],
-)
-def test_an_answer_that_fits_the_schema_but_not_the_items_is_explained(
-    waiting: Session, decisions: Any, says: str
-) -> None:
-    first, second, *_ = pending_of(waiting).items
-    named = json.loads(json.dumps(decisions).replace("FIRST", first.id).replace("SECOND", second.id))
-    Api(waiting).resume({"decisions": named})
-    assert waiting.status() == "waiting_for_review"
-    items = {item.id: item for item in pending_of(waiting).items}
-    assert says in str(items[first.id].problem)
-    assert (second.id in items) == ("SECOND" not in json.dumps(decisions))
-    assert finish(waiting)["status"] == "finished"
 
 
 def test_a_session_that_an_older_version_began_goes_on(make_config: MakeConfig, chat_server: ChatServer) -> None:

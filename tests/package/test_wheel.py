@@ -63,3 +63,33 @@ def test_a_new_user_gets_aligned_data_from_the_embedded_model(environment: Path,
     assert result["calls"]["repeated"] == 0
     assert result["tokens"]["completion"] > 0
     assert all((tmp_path / path).is_file() for path in result["paths"].values())
+
+
+def test_the_extras_are_not_installed_unasked(environment: Path) -> None:
+    missing = subprocess.run(
+        [str(environment / "bin" / "python"), "-c", _MISSING], capture_output=True, text=True, check=True
+    )
+    assert json.loads(missing.stdout) == {"installed": [], "error": ["otel", "mlflow"]}
+
+
+_MISSING = """
+import importlib.util, json
+from synalign_agent.config import SessionConfig
+from synalign_agent.errors import MissingExtraError
+from synalign_agent.observation import open_observers
+
+def found(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+optional = ["opentelemetry.sdk", "openinference.instrumentation", "mlflow", "psycopg", "langgraph_api", "onnxruntime"]
+told = []
+for section in ({"otlp": {"endpoint": "http://localhost:6006"}}, {"mlflow": {"tracking_uri": "http://localhost:5000"}}):
+    try:
+        open_observers("t", SessionConfig.parse({"data": {"path": "x.jsonl"}, "observability": section}))
+    except MissingExtraError as error:
+        told += [extra for extra in ("otel", "mlflow") if f"synalign-agent[{extra}]" in str(error)]
+print(json.dumps({"installed": [name for name in optional if found(name)], "error": told}))
+"""

@@ -177,12 +177,15 @@ def other(value: Any, name: str) -> Any:
         "data.format": "csv", "data.label_column": "kind", "llm.provider": "embedded", "llm.extra_body": {"min_p": 0.1},
         "llm.schema_limits": True, "encoder.precision": "float32", "explore.strategy": "random",
         "explore.kernel": "rq", "explore.device": "cpu", "align.objective": "herding", "align.min_ess": 10.0,
+        "align.max_label_odds": 5.0,
         "attributes.dimensions": {"tone": "mood"}, "generate.demonstrations": "chat", "gates.label_check.method": "llm",
         "align.label_prior": "uniform", "align.lengthscale_multipliers": [1.0], "target.mmd2": 0.5, "align.oversampling": 3.0,
         "llm.temperature": 1.0, "target.n_equivalent": 10.0, "limits.max_usd": 1.0, "llm.max_tokens": 100,
         "llm.base_url": "http://localhost:1/v1", "llm.model": "m", "encoder.model": "m", "encoder.device": "cpu",
         "llm.response_cache": "replies.sqlite", "llm.structured_output": "text", "storage.url": "postgresql://host/db",
-        "storage.encryption_key_env": "KEY",
+        "storage.encryption_key_env": "KEY", "observability.otlp.endpoint": "http://localhost:6006",
+        "observability.mlflow.tracking_uri": "http://localhost:5000", "observability.callbacks": ["a:b"],
+        "explore.focus": ["0123456789abcdef"],
         "prompts_dir": "p", "review.attributes": "flagged", "review.samples": "every_round",
     }  # fmt: skip
     if name in choices:
@@ -213,6 +216,9 @@ def test_the_fingerprint_counts_every_field_but_the_operational() -> None:
         "llm.threads", "llm.requests_per_minute", "llm.tokens_per_minute", "llm.response_cache",
         "encoder.device", "encoder.batch_size", "explore.device",
         "review.items_per_batch", "storage.url", "storage.checkpoints_kept", "storage.encryption_key_env",
+        "observability.otlp.endpoint", "observability.otlp.headers_env", "observability.otlp.project",
+        "observability.otlp.capture_content", "observability.mlflow.tracking_uri", "observability.mlflow.experiment",
+        "observability.mlflow.artifacts", "observability.callbacks",
     }  # fmt: skip
 
 
@@ -225,7 +231,8 @@ def test_the_fingerprint_is_16_hex_digits_and_does_not_depend_on_the_order_of_ke
 
 def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were() -> None:
     # As computed by the release that knew neither; a change here makes every existing session ask for --accept-changes.
-    assert parse().fingerprint() == "bdb77731b1665fda"
+    # The strategy is named because its default has moved, which new sessions should notice.
+    assert parse(explore={"strategy": "gp_gap"}).fingerprint() == "bdb77731b1665fda"
     assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
 
 
@@ -270,7 +277,7 @@ def test_walk_fields_yields_every_leaf_once_in_order() -> None:
     config = parse(llm={"model": "m"})
     walked = [(name, value) for name, _, value in walk_fields(config)]
     names = [name for name, _ in walked]
-    assert names[:2] == ["data.path", "data.format"] and names[-1] == "storage.encryption_key_env"
+    assert names[:2] == ["data.path", "data.format"] and names[-1] == "observability.callbacks"
     assert len(names) == len(set(names))
     assert {"seed", "llm.model", "llm.prices.prompt_usd_per_million_tokens", "gates.copy_check.max_cosine"} <= set(
         names

@@ -8,6 +8,7 @@ afresh, many at a time, by matrix products, and the best rows found are the next
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +123,12 @@ class LazyMaximum:
         pivot = self._posterior.condition(self._X[row], expected)
         if self._pool is not None:
             self._pool.condition(self._X[row].astype(self._known.precision, copy=False), pivot)
+
+    def explore(self, rows: Sequence[int]) -> None:
+        """Take rows and condition on them, one after the other."""
+        for row in rows:
+            self.take(row)
+            self.condition(row)
 
     def condition_many(self, rows: IntArray) -> None:
         """Condition on many rows at once, as before a first `find`."""

@@ -9,6 +9,7 @@ from synalign_agent.core.alignment import Alignment, Rows, align_pool
 from synalign_agent.core.arrays import FloatArray, unit_rows
 from synalign_agent.core.kernels import RBFMixture
 from synalign_agent.core.mmd import mean_kernel, mmd2_to_population
+from synalign_agent.errors import InputError
 
 KERNEL = RBFMixture((0.4, 0.8))
 D = 6
@@ -251,3 +252,26 @@ def test_without_a_pool_the_witness_is_what_an_empty_selection_misses(world: Wor
     found = world.align(pool=empty)
     first = world.reference.of(0).X
     assert found.witness[world.reference.label == 0] == pytest.approx(KERNEL(first, first).mean(axis=1))
+
+
+def test_what_tells_labels_apart_is_followed_as_far_as_it_is_believed(world: World) -> None:
+    shrunk, followed = world.align(), world.align(contrast_shrinkage=False)
+    assert shrunk.contrast_kept is not None and 0.0 < shrunk.contrast_kept < 1.0
+    assert followed.contrast_kept is None
+    assert not np.allclose(shrunk.weights, followed.weights)
+    assert world.align(objective="herding").contrast_kept is None
+    assert world.align((20, 0)).contrast_kept is None
+
+
+def test_rows_of_another_label_are_left_out_while_enough_are_left(world: World) -> None:
+    swapped = world.pool.label.copy()
+    wrong = np.flatnonzero(world.good & (world.pool.label == 1))[:5]
+    swapped[wrong] = 0
+    pool = Rows(world.pool.X, swapped)
+    found = world.align(pool=pool)
+    assert found.doubtful[wrong].all() and not found.copies[wrong].any() and not found.weights[wrong].any()
+    assert not world.align(pool=pool, max_label_odds=None).doubtful.any()
+    everything = (int((swapped == 0).sum()), int((swapped == 1).sum()))
+    assert per_label(world.align(everything, pool=pool).copies, pool) == list(everything)
+    with pytest.raises(InputError, match="max_label_odds"):
+        world.align(max_label_odds=0.5)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.gates import duplicate
 from synalign_agent.gates.base import Verdict
-from synalign_agent.gates.duplicate import check_duplicates
+from synalign_agent.gates.duplicate import SeenTexts, check_duplicates
 
 
 def vectors(*degrees: float) -> NDArray[np.float32]:
@@ -24,7 +24,7 @@ def check(
     max_cosine: float = 0.95,
 ) -> list[str | None]:
     nearest = np.array([-1.0] * len(texts) if similarity is None else similarity, dtype=np.float32)
-    verdicts: list[Verdict | None] = check_duplicates(texts, X, pool, nearest, max_cosine)
+    verdicts: list[Verdict | None] = check_duplicates(texts, X, SeenTexts(pool), nearest, max_cosine)
     return [None if verdict is None else verdict.reason for verdict in verdicts]
 
 
