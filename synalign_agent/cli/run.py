@@ -137,7 +137,10 @@ def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
     if summary["status"] == WAITING:
-        print_note(f"Waiting for review. Continue with: [bold]{review_command(session)}[/]")
+        pending = session.review()
+        n_items = len(pending.items) if pending else 0
+        what = f"review of {n_items} item{'' if n_items == 1 else 's'}" if n_items else "review"
+        print_note(f"Waiting for {what}. Continue with: [bold]{review_command(session)}[/]")
         raise typer.Exit(4)
     if not as_json:
         print_summary(summary)
