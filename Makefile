@@ -33,7 +33,7 @@ unit: ## All tests.
 	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: install-dev ## The chaos tests' long form: 50 kills, 20 seeds of faulty replies; half an hour. `make unit` runs the short one.
-	SYNALIGN_CHAOS_KILLS=50 SYNALIGN_CHAOS_SEEDS=20 $(BIN)/pytest tests/chaos
+	SYNALIGN_CHAOS_KILLS=50 SYNALIGN_CHAOS_SEEDS=20 SYNALIGN_CHAOS_SAMPLES=300 $(BIN)/pytest tests/chaos
 
 eval: install-eval ## The method on data that others made: half an hour, a minute each with EVAL=--quick, hours with EVAL=--full.
 	$(BIN)/synalign eval all $(EVAL)

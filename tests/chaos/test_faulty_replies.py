@@ -20,6 +20,8 @@ from synalign_agent.session import Session
 
 MakeConfig = Callable[..., SessionConfig]
 N_SEEDS = int(os.environ.get("SYNALIGN_CHAOS_SEEDS", "2"))
+N_SAMPLES = int(os.environ.get("SYNALIGN_CHAOS_SAMPLES", "60"))
+"""300 take about 200 calls."""
 pytestmark = pytest.mark.usefixtures("hash_encoder")
 
 
@@ -43,7 +45,7 @@ def test_the_run_ends_with_the_samples_or_a_clear_reason(make_config: MakeConfig
     script = FaultScript(seed, share=0.2)
     with ChatServer(script, latency_seconds=0.005) as server:
         config = make_config(
-            llm__base_url=server.base_url, n_samples=60, limits__max_rounds=8, llm__timeout_seconds=20.0, seed=seed
+            llm__base_url=server.base_url, n_samples=N_SAMPLES, limits__max_rounds=20, llm__timeout_seconds=20.0, seed=seed
         )
         with Session.create(config, thread_id="t") as session:
             for _ in range(5):  # an endpoint that fails for a while stops the run, which can be resumed
@@ -55,8 +57,8 @@ def test_the_run_ends_with_the_samples_or_a_clear_reason(make_config: MakeConfig
             else:
                 pytest.fail("the endpoint was given up five times although four of five replies were good")
             calls, ledger = session.store.calls(), read_ledger(session.store)
-    assert result["n_selected"] == 60 or result["stop_reason"] in ("max_rounds", "no_new_samples")
-    assert script.injected.total() > 10
+    assert result["n_selected"] == N_SAMPLES or result["stop_reason"] in ("max_rounds", "no_new_samples")
+    assert script.injected.total() > 0.08 * len(calls)
     states = Counter(call.state for call in calls)
     assert states["intended"] == 0
     assert ledger["calls"]["done"] == states["done"]
