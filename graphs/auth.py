@@ -11,11 +11,13 @@ import hmac
 import ipaddress
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from langgraph_sdk import Auth
 from starlette.requests import Request
 
 KEYS_VARIABLE = "SYNALIGN_SERVER_KEYS"
+_ADDRESS = {"localhost": "127.0.0.1"}
 auth = Auth()
 
 
@@ -54,11 +56,15 @@ async def authenticate(request: Request) -> Auth.types.MinimalUserDict:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a request comes from this machine itself, not through a proxy on it."""
+    """Tell whether a request comes from this machine itself and asks for it by a name of its own.
+
+    Not through a proxy on it; nor from a page of the web whose host name was made to lead here (DNS rebinding).
+    """
     if request.client is None or any(name in request.headers for name in ("forwarded", "x-forwarded-for")):
         return False
     try:
-        return ipaddress.ip_address(request.client.host).is_loopback
+        asked = urlsplit(f"//{request.headers.get('host', 'localhost')}").hostname or ""
+        return all(ipaddress.ip_address(host).is_loopback for host in (request.client.host, _ADDRESS.get(asked, asked)))
     except ValueError:
         return False
 

@@ -1,15 +1,26 @@
-"""Coroutines run to their end by callers that are none: each says what it does where an event loop runs already."""
+"""Between coroutines and what is none: work that blocks, and callers without an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from synalign_agent.errors import SessionError
 
 Result = TypeVar("Result")
+P = ParamSpec("P")
+
+
+async def to_its_end(function: Callable[P, Result], /, *arguments: P.args, **options: P.kwargs) -> Result:
+    """Run what blocks in a thread and, even when cancelled, see its end: what it uses may be closed after that."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def run_without_loop(name: str, work: Coroutine[Any, Any, Result]) -> Result:

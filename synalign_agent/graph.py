@@ -14,6 +14,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from synalign_agent.deps import Deps, DepsProvider
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.nodes.align import align
 from synalign_agent.nodes.explore import explore
 from synalign_agent.nodes.finish import finish
@@ -111,7 +112,7 @@ class _OpenedSessions:
 
         async def run(state: State, config: RunnableConfig, runtime: Runtime[Context]) -> State:
             async with self.in_use(state, config, runtime) as deps:
-                return await _in_thread(function, state, deps)
+                return await to_its_end(function, state, deps)
 
         return run
 
@@ -164,27 +165,17 @@ class _OpenedSessions:
         return [Send("generate", task) for task in generate_tasks(state["cluster_ids"], n_draws)]
 
 
-async def _in_thread(function: SyncNode, state: State, deps: Deps) -> State:
-    """Run a node in a thread, and see its end even when cancelled: its handles are closed after that."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, state, deps))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)
-        raise
-
-
 def _thread_id(config: RunnableConfig) -> str:
     return str(config["configurable"]["thread_id"])
 
 
 async def finish_and_close(state: State, deps: Deps) -> State:
     """Write the outputs and release what was opened for this run alone."""
-    try:
-        return await asyncio.to_thread(finish, state, deps)
-    finally:
-        await deps.model.aclose()
-        await asyncio.to_thread(deps.close)
+    # Only what came to its end is closed as finished: what failed or was cancelled here is for whoever runs the graph.
+    ended = await to_its_end(finish, state, deps)
+    await deps.model.aclose()
+    await asyncio.to_thread(deps.close)
+    return ended
 
 
 def plan_calls(state: State) -> State:

@@ -40,7 +40,7 @@ def log_lines(thread_id: str) -> Iterator[None]:
             except SynAlignError as error:
                 said = str(error)
                 if isinstance(error, EndpointError):
-                    said = f"the endpoint failed; `synalign status {thread_id}` shows what it said"
+                    said = "the endpoint failed; without `--log-format json`, resuming shows what it says"
                 LOG.error(said, extra={"error_type": type(error).__name__, "exit_code": error.exit_code})
                 raise typer.Exit(error.exit_code) from None
     finally:

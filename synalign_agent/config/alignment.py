@@ -36,6 +36,7 @@ class AlignConfig(Section):
     max_label_odds: float | None = Field(
         2.0,
         ge=1,
+        allow_inf_nan=False,
         description="Do not select rows whose label is less probable than another by more than this factor, judged by the "
         "reference rows, as far as enough others are left (null = select them all the same).",
         json_schema_extra=NEUTRAL_DEFAULT,

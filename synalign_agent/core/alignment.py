@@ -172,9 +172,9 @@ def align_pool(
             raise InputError(
                 f"max_label_odds must be >= 1, got {max_label_odds!r}: 1 is what the most probable label has."
             )
-        # Enough rows for the quota, and for weights that are as even as asked.
+        # Enough rows for the quota under the cap, and for weights that are as even as asked.
         at_least = np.maximum(
-            n_selected / max_copies, (min_ess or 0.0) * n_selected / max(int(n_selected.sum()), 1)
+            n_selected / min(cap or max_copies, max_copies), (min_ess or 0.0) * n_selected / max(int(n_selected.sum()), 1)
         )  # fmt: skip
         doubtful = doubtful_rows(
             pool.X, pool.label, reference.X, reference.label, max_odds=max_label_odds,

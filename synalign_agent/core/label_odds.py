@@ -88,6 +88,8 @@ def doubtful_rows(
         some = np.sort(rng.choice(len(X_ref), _MOST_ROWS, replace=False))
         X_ref, ref_labels = X_ref[some], ref_labels[some]
         counts = np.bincount(ref_labels, minlength=len(at_least))
+        if np.count_nonzero(counts) < 2:  # a second label so rare that none of its rows was drawn
+            return marked
     alike = (len(X_ref) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[ref_labels]
     probabilities = label_probabilities(X_ref, ref_labels, alike, X_pool, len(at_least))
     own = probabilities[np.arange(len(X_pool)), pool_labels]

@@ -29,6 +29,8 @@ import openai
 from synalign_agent.llm.providers import Endpoint
 
 _ACCOUNT_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+_SECRET_CHARACTERS = 8
+"""Shorter keys are stand-ins, `none` or `EMPTY`, for servers that ask for none: words that errors hold for other reasons."""
 _OF_THE_CLIENT = ("extra_body", "extra_headers", "extra_query", "timeout", "stream")
 
 
@@ -86,7 +88,7 @@ class ChatCompletions:
                 message=str(error) or "connection error", request=self._request()
             ) from error
         succeeded = 200 <= status < 300
-        if not succeeded:
+        if not succeeded and len(self._api_key) >= _SECRET_CHARACTERS:
             # What servers say of an error is kept, in the journal too: it names the parameter or the limit, and at times the key.
             text = text.replace(self._api_key, "(API key)")
         try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_cosine
 from synalign_agent.gates.duplicate import SeenTexts
@@ -62,21 +63,21 @@ async def screen(state: State, deps: Deps) -> State:
     """Admit the round's texts that pass every gate, batch by batch; store every other one with its reason."""
     round = state["round"]
     n_embedded = await deps.ahead.finish()
-    order = await asyncio.to_thread(RoundCalls.of, deps, round)
-    pool = await asyncio.to_thread(_Pool.before, deps, round)
+    order = await to_its_end(RoundCalls.of, deps, round)
+    pool = await to_its_end(_Pool.before, deps, round)
     limits: list[str] = []
     for cluster_ids in order.batches():
-        survivors, blocks, rejections = await asyncio.to_thread(_read, deps, round, order, cluster_ids)
-        X, nearest = await asyncio.to_thread(_embed, deps, survivors, blocks, n_embedded)
-        verdicts = await asyncio.to_thread(_check_vectors, deps, pool, survivors, X, nearest)
+        survivors, blocks, rejections = await to_its_end(_read, deps, round, order, cluster_ids)
+        X, nearest = await to_its_end(_embed, deps, survivors, blocks, n_embedded)
+        verdicts = await to_its_end(_check_vectors, deps, pool, survivors, X, nearest)
         if deps.config.gates.label_check.method == "llm":
             with deps.observers.spans.span("judge_label_gate", "gate") as span:
                 n_judged = verdicts.count(None)
                 limits += await _judge(deps, round, survivors, verdicts)
                 span.set({"synalign.n_texts": n_judged, "synalign.n_rejected": n_judged - verdicts.count(None)})
-        pool.accepted += await asyncio.to_thread(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
+        pool.accepted += await to_its_end(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
     # Once: what is lost with the process is embedded again from the texts.
-    await asyncio.to_thread(deps.pool_vectors.save, deps.folder / "vectors" / "pool")
+    await to_its_end(deps.pool_vectors.save, deps.folder / "vectors" / "pool")
     return {"limits_hit": sorted(set(limits))} if limits else {}
 
 

@@ -21,6 +21,7 @@ from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import Status, StatusCode, Tracer, set_span_in_context
 
 from synalign_agent.config import OTLPConfig
+from synalign_agent.errors import ConfigError
 from synalign_agent.observe.exported import SESSION, SessionExporter, open_exporter
 from synalign_agent.observe.place import here
 from synalign_agent.observe.spans import Kind, Span, Spans, Value
@@ -40,8 +41,18 @@ class _BySession(SpanProcessor):
         self._of_session: dict[str, BatchSpanProcessor] = {}
 
     def join(self, thread_id: str, config: OTLPConfig) -> tuple[BatchSpanProcessor, SessionExporter]:
-        """Have the spans of a session sent where its configuration says; sessions that agree share a sink."""
+        """Have the spans of a session sent where its configuration says; sessions that agree share a sink.
+
+        Raises:
+            ConfigError: the variable that should hold the headers is not set.
+        """
         headers = os.environ.get(config.headers_env, "")
+        if not headers and config.headers_env != OTLPConfig().headers_env:
+            # The exporter would take OTEL_EXPORTER_OTLP_HEADERS then, which is meant for another endpoint.
+            raise ConfigError(
+                f"observability.otlp.headers_env: the environment variable {config.headers_env} is not set; set it to "
+                "name=value,name=value, or leave headers_env out if the endpoint needs no headers"
+            )
         key = (str(config.endpoint), headers, config.project, str(config.capture_content))
         with self._lock:
             if key not in self._sinks:

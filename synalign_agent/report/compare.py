@@ -109,7 +109,8 @@ def _described(session: Compared) -> dict[str, Any]:
 def _difference(first: Compared, other: Compared) -> dict[str, Any]:
     not_comparable = [name for name, value in first.measured_by.items() if other.measured_by[name] != value]
     ours, theirs = other.summary["mmd2"], first.summary["mmd2"]
-    if ours["reference"] != theirs["reference"]:
+    scored_on = {mmd2["reference"] for mmd2 in (ours, theirs) if mmd2["aligned"] is not None}
+    if len(scored_on) > 1:
         not_comparable.append("which real rows score")
     difference = noise = None
     if not not_comparable and ours["aligned"] is not None and theirs["aligned"] is not None:

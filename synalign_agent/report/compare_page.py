@@ -57,7 +57,7 @@ def _by_round(sessions: Sequence[Mapping[str, Any]]) -> go.Figure:
         rounds = [entry for entry in session["by_round"] if entry["aligned"] is not None]
         if not rounds:
             continue
-        if not figure.data:
+        if place == 0:
             figure.add_scatter(
                 x=[entry["round"] for entry in rounds], y=[entry["floor"] for entry in rounds], name="Floor of the first",
                 mode="lines", line={"color": BLUE, "dash": "dot", "width": 2},

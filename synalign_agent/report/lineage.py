@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from synalign_agent.report.verdict import label_name
+
 _MOST_CHARACTERS = 600
 
 
@@ -30,7 +32,7 @@ def sample_lineage(
         edited_from = row["edited_from"] if isinstance(row["edited_from"], str) else None
         samples[row["sample_id"]] = {
             "text": _cut(row["text"]),
-            "label": row["label"],
+            "label": label_name(row["label"]),
             "round": int(row["round"]),
             "weight": float(row["weight"]),
             "copies": int(row["copies"]),

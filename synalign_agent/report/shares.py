@@ -52,13 +52,13 @@ def attribute_shares(
     attributes, fair.
 
     Args:
-        clusters: clusters with attributes; those of a label must not be missing for a group to count its rows.
+        clusters: clusters with attributes; rows of a label without one do not count.
         groups: `real` and `selected`, and any others: rows and their weights, which sum to 1 or, for an empty group, to 0.
         sizes: rows in `real` and `selected`, for the noise of their shares.
 
     Returns:
-        For each dimension `dimension` and `values`, a list of `value`, a share for each group (None where the group is
-        empty), `noise` (standard error of the difference of `real` and `selected`, were both samples of one population) and
+        For each dimension `dimension` and `values`, a list of `value`, a share for each group (None where no row of
+        it counts), `noise` (standard error of the difference of `real` and `selected`, were both samples of one population) and
         `z` (the difference in units of it); the most frequent real values first.
     """
     if not clusters.attributes:
@@ -68,21 +68,23 @@ def attribute_shares(
         lambda: defaultdict(lambda: dict.fromkeys(groups, 0.0))
     )
     spelled: dict[tuple[str, str], str] = {}
+    told: dict[str, float] = {}
     for name, (_, weights) in groups.items():
         known = nearest[name] >= 0
         of_cluster = np.bincount(nearest[name][known], weights=weights[known], minlength=len(clusters.attributes))
-        total = float(of_cluster.sum()) or 1.0  # rows of labels without a described cluster say nothing
-        for attributes, share in zip(clusters.attributes, (of_cluster / total).tolist(), strict=True):
+        told[name] = float(of_cluster.sum())  # rows of labels without a described cluster say nothing
+        for attributes, share in zip(clusters.attributes, (of_cluster / (told[name] or 1.0)).tolist(), strict=True):
             for dimension, value in attributes.items():
                 key = " ".join(value.casefold().split())
                 spelled.setdefault((dimension, key), value)
                 shares[dimension][key][name] += share
-    empty = {name for name, (rows, _) in groups.items() if len(rows.X) == 0}
+    empty = {name for name, mass in told.items() if mass <= 0.0}
+    n_told = {name: n * told[name] for name, n in sizes.items()}
     return [
         {
             "dimension": dimension,
             "values": sorted(
-                (_value(spelled[dimension, key], found, sizes, empty) for key, found in values.items()),
+                (_value(spelled[dimension, key], found, n_told, empty) for key, found in values.items()),
                 key=lambda row: (-(row["real"] or 0.0), row["value"]),
             ),
         }
@@ -116,7 +118,7 @@ def _nearest_cluster(rows: Rows, centres: Rows) -> IntArray:
     return nearest
 
 
-def _value(value: str, shares: Mapping[str, float], sizes: Mapping[str, int], empty: set[str]) -> dict[str, Any]:
+def _value(value: str, shares: Mapping[str, float], sizes: Mapping[str, float], empty: set[str]) -> dict[str, Any]:
     known: dict[str, float | None] = {name: None if name in empty else share for name, share in shares.items()}
     noise = z = None
     if not empty & {"real", "selected"}:

@@ -26,7 +26,8 @@ def verdict(summary: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]] | None
     A label is within noise of real data if its MMD² is not above what as many real rows reach in all but `target.alpha` of
     draws (the floor's quantile). One that is not is under-covered if it lacks rows, or the gap map names it.
     """
-    labels = summary.get("per_label") or {}
+    # A label whose share is 0 asks for nothing, and nothing is measured of it.
+    labels = {name: row for name, row in (summary.get("per_label") or {}).items() if row.get("n_requested") != 0}
     mmd2 = summary.get("mmd2") or {}
     if summary.get("n_selected") == 0:
         return "No rows were selected, so there is nothing to compare with the real data."

@@ -45,8 +45,7 @@ def session_config(
     config = SessionConfig.parse(raw, source="context").model_copy(update={"runs_dir": serving.runs_dir})
     if chosen.get("data.format") == "huggingface":
         raise ConfigError("data.format: this server loads no data sets from elsewhere; give rows, or a file")
-    if config.n_samples > serving.max_samples:
-        raise ConfigError(f"n_samples: this server writes {serving.max_samples:,} at most, got {config.n_samples:,}")
+    _check_amounts(config, serving)
     config = config.model_copy(update={"llm": _with_endpoint(config.llm, operator, serving)})
     return _within_ceilings(config, operator, serving)
 
@@ -140,6 +139,18 @@ def _url_of(endpoint: ServedEndpoint) -> str | None:
 
 def _normalised(url: str) -> str:
     return url.rstrip("/")
+
+
+def _check_amounts(config: SessionConfig, serving: ServingConfig) -> None:
+    """Refuse what would have the server plan more calls than it can hold; none of them need be answered for that."""
+    amounts = {
+        "n_samples": config.n_samples,
+        "round_samples": config.round_samples or config.pool_target // 3,  # by align.oversampling
+        "generate.calls_per_cluster": config.generate.calls_per_cluster or 1,
+    }
+    for name, amount in amounts.items():
+        if amount > serving.max_samples:
+            raise ConfigError(f"{name}: this server allows {serving.max_samples:,} at most, got {amount:,}")
 
 
 def _within_ceilings(config: SessionConfig, operator: SessionConfig, serving: ServingConfig) -> SessionConfig:

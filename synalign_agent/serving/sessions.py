@@ -67,7 +67,13 @@ class ServedSessions:
         """
         async with self._lock(thread_id):
             if thread_id not in self._open:
-                self._open[thread_id] = await asyncio.to_thread(self._open_session, thread_id, context)
+                opening = asyncio.ensure_future(asyncio.to_thread(self._open_session, thread_id, context))
+                try:
+                    await asyncio.shield(opening)
+                except asyncio.CancelledError:
+                    # The thread goes on: what it opens is known by then, and `around` closes it.
+                    await asyncio.gather(opening, return_exceptions=True)
+                    raise
             return self._open[thread_id].deps
 
     @asynccontextmanager
@@ -101,7 +107,7 @@ class ServedSessions:
     def _lock(self, thread_id: str) -> asyncio.Lock:
         return self._locks.setdefault(thread_id, asyncio.Lock())
 
-    def _open_session(self, thread_id: str, context: Context) -> _Opened:
+    def _open_session(self, thread_id: str, context: Context) -> None:
         serving = serving_config()
         folder = Path(serving.runs_dir) / thread_id
         started = time.monotonic()
@@ -129,7 +135,7 @@ class ServedSessions:
         deps.close = partial(end, "finished")
         # The server may wait for days: meanwhile the session belongs to nobody, and its model needs no memory.
         deps.pause = partial(end, WAITING)
-        return _Opened(deps, end)
+        self._open[thread_id] = _Opened(deps, end)
 
 
 def _config(folder: Path, context: Context, serving: ServingConfig) -> SessionConfig:

@@ -68,6 +68,10 @@ def checked_rows(given: object, name: str, serving: ServingConfig) -> Rows:
     Raises:
         InputError: they are not, or are no rows.
     """
+    if isinstance(given, str):
+        raise InputError(
+            f"{name}: expected a list of rows, found a text; the name of a file belongs in config.data.path"
+        )
     if not isinstance(given, Sequence) or not given:
         raise InputError(f"{name}: give a list of texts or objects with at least one row, or the name of a file")
     if len(given) > serving.max_rows:

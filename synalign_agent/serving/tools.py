@@ -25,8 +25,8 @@ RESULTS = "results"
 """Folder of `runs_dir` that holds the results that clients asked to keep."""
 
 
-class _CancelledError(Exception):
-    """The client no longer waits for the result."""
+class _CancelledError(BaseException):
+    """The client no longer waits for the result. Not an `Exception`, as nothing failed that a log should tell of."""
 
 
 async def in_thread(work: Callable[[Progress], Result], write: Writer) -> Result:

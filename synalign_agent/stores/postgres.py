@@ -145,8 +145,8 @@ class PostgresDatabase:
             self._connection = stack.enter_context(connect(url, thread_id))
             self._run = _Translated(self._connection)
             schema = PostgresSchema(self._connection, schema_name(thread_id))
-            check_version(schema.version(), self._place)
             with explained_refusal():
+                check_version(schema.version(), self._place)
                 migrate(schema)
             stack.pop_all()  # opened: `close` ends it
 

@@ -46,11 +46,10 @@ def rename_schema(url: str, source: str, target: str) -> None:
         SessionError: the target has a schema, or the server refuses.
     """
     old, new = schema_name(source), schema_name(target)
-    with connect(url, source) as connection:
+    with connect(url, source) as connection, explained_refusal():
         if PostgresSchema(connection, new).version():
             raise SessionError(f"PostgreSQL schema {new}: exists already; choose another --thread-id")
-        with explained_refusal():
-            connection.execute(f'ALTER SCHEMA "{old}" RENAME TO "{new}"'.encode())
+        connection.execute(f'ALTER SCHEMA "{old}" RENAME TO "{new}"'.encode())
 
 
 def drop_schema(url: str, thread_id: str) -> None:

@@ -45,7 +45,11 @@ def test_the_run_ends_with_the_samples_or_a_clear_reason(make_config: MakeConfig
     script = FaultScript(seed, share=0.2)
     with ChatServer(script, latency_seconds=0.005) as server:
         config = make_config(
-            llm__base_url=server.base_url, n_samples=N_SAMPLES, limits__max_rounds=20, llm__timeout_seconds=20.0, seed=seed
+            llm__base_url=server.base_url,
+            n_samples=N_SAMPLES,
+            limits__max_rounds=20,
+            llm__timeout_seconds=20.0,
+            seed=seed,
         )
         with Session.create(config, thread_id="t") as session:
             for _ in range(5):  # an endpoint that fails for a while stops the run, which can be resumed

@@ -48,6 +48,6 @@ def test_lines_have_their_place_and_no_texts(
     assert code == 5
     last = json.loads(err.splitlines()[-1])
     assert (last["level"], last["error_type"], last["exit_code"]) == ("ERROR", "EndpointError", 5)
-    assert "synalign status t" in last["message"]
+    assert "--log-format json" in last["message"]
     assert any("synalign resume t" in json.loads(line)["message"] for line in err.splitlines())
     assert not [word for word in canaries.CANARIES if word in err]

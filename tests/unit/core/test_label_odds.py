@@ -80,6 +80,15 @@ def test_a_large_reference_is_represented_by_some_of_its_rows(monkeypatch: pytes
     assert marks(X, 1 - labels, n_ref=5000).mean() > 0.9
 
 
+def test_a_label_so_rare_that_it_is_not_drawn_marks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synalign_agent.core.label_odds._MOST_ROWS", 2)
+    X, labels = two_kinds(200, 1, share=0.995)
+    found = doubtful_rows(
+        X, 1 - labels, X, labels, max_odds=1.0, at_least=NONE_KEPT, rng=np.random.default_rng(0)
+    )  # fmt: skip
+    assert not found.any()
+
+
 @given(odds=st.floats(1.0, 50.0), seed=st.integers(0, 20))
 @settings(max_examples=25, deadline=None)
 def test_a_looser_bound_marks_a_part_of_what_a_tighter_one_marks(odds: float, seed: int) -> None:

@@ -13,9 +13,10 @@ from support import canaries
 from support.chat_server import ChatServer
 from support.otlp_sink import OTLPSink
 
-from synalign_agent.config import SessionConfig
-from synalign_agent.errors import EndpointError
+from synalign_agent.config import OTLPConfig, SessionConfig
+from synalign_agent.errors import ConfigError, EndpointError
 from synalign_agent.observe.exported import traces_url
+from synalign_agent.observe.otel import open_spans
 from synalign_agent.review import decide
 from synalign_agent.session import Session
 
@@ -175,3 +176,11 @@ def test_spans_of_other_graphs_go_nowhere(make_config: MakeConfig, sink: OTLPSin
 )
 def test_the_path_is_added_where_it_is_missing(endpoint: str, url: str) -> None:
     assert traces_url(endpoint) == url
+
+
+def test_headers_come_from_the_named_variable_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=for-another-platform")
+    monkeypatch.delenv("MY_HEADERS", raising=False)
+    config = OTLPConfig(endpoint="http://127.0.0.1:1", headers_env="MY_HEADERS")
+    with pytest.raises(ConfigError, match="MY_HEADERS is not set"):
+        open_spans("t", config, priced=False)

@@ -72,6 +72,12 @@ class TestAttributeShares:
         (dimension,) = attribute_shares(_clusters({"tone": "a"}), groups, {"real": 2, "selected": 2})
         assert dimension["values"][0]["real"] == 1.0
 
+    def test_a_group_of_which_no_row_counts_has_no_shares(self):
+        groups = {"real": (_rows((0, 0)), np.ones(1)), "selected": (_rows((0, 0), label=1), np.ones(1))}
+        (dimension,) = attribute_shares(_clusters({"tone": "a"}), groups, {"real": 1, "selected": 1})
+        (row,) = dimension["values"]
+        assert (row["real"], row["selected"], row["noise"], row["z"]) == (1.0, None, None, None)
+
     def test_without_attributes_there_are_none(self):
         assert attribute_shares(_clusters(), {"real": (_rows((0, 0)), np.ones(1))}, {"real": 1, "selected": 1}) == []
 

@@ -32,6 +32,12 @@ def test_labels_that_lack_rows_or_have_a_gap_are_under_covered():
     )
 
 
+def test_labels_that_nothing_was_asked_of_are_left_out():
+    summary = _summary(NEAR, a=(10, NEAR), b=(10, NEAR), unwanted=(0, UNKNOWN))
+    summary["per_label"]["unwanted"]["n_requested"] = 0
+    assert verdict(summary) == "Within noise of real data for 2 of 2 labels."
+
+
 def test_what_is_true_of_the_labels_may_not_be_true_of_all_together():
     sentence = verdict(_summary(FAR, a=(10, NEAR), b=(10, NEAR)))
     assert sentence.endswith("All together are farther than noise: 3.0 times what as many real rows score.")

@@ -28,9 +28,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-def request(host: str | None = "127.0.0.1", **headers: str) -> Request:
+def request(client: str | None = "127.0.0.1", **headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "headers": raw, "client": None if host is None else (host, 1)})
+    return Request({"type": "http", "headers": raw, "client": None if client is None else (client, 1)})
 
 
 def identity(module: ModuleType, given: Request) -> str | int:
@@ -54,6 +54,14 @@ def test_without_keys_only_this_machine_is_served(load: Any) -> None:
     assert identity(module, request()) == identity(module, request("::1")) == "local"
     for other in (request("10.1.2.3"), request(None), request("testclient"), request(x_forwarded_for="10.1.2.3")):
         assert identity(module, other) == 401
+
+
+def test_without_keys_a_web_page_whose_name_leads_here_is_refused(load: Any) -> None:
+    module = load("")
+    for own in ("localhost:2024", "127.0.0.1:2024", "[::1]:2024", "LOCALHOST"):
+        assert identity(module, request(host=own)) == "local"
+    for foreign in ("rebound.example:2024", "127.0.0.1.nip.io", "[::1", "0.0.0.0:2024"):
+        assert identity(module, request(host=foreign)) == 401
 
 
 @pytest.mark.parametrize("keys", ["ada", "ada:short", ":0123456789abcdef", f"{KEYS},ada:0123456789abcdef0"])

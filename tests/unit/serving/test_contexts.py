@@ -124,8 +124,13 @@ def test_limits_and_sizes_have_ceilings() -> None:
     assert chosen(own, limits={"max_calls": None}).limits.max_calls == 100
     with pytest.raises(ConfigError, match="allows 100 at most"):
         chosen(own, limits={"max_calls": 101})
-    with pytest.raises(ConfigError, match="writes 500 at most"):
-        chosen(own, n_samples=501)
+    for name, fields in {
+        "n_samples": {"n_samples": 501},
+        "round_samples": {"align": {"oversampling": 1e12}},
+        "generate.calls_per_cluster": {"generate": {"calls_per_cluster": 10**9}},
+    }.items():
+        with pytest.raises(ConfigError, match=f"{name}: this server allows 500 at most"):
+            chosen(own, **fields)
     with pytest.raises(ConfigError, match="bytes"):
         chosen(own, task="x" * 100_000)
 

@@ -60,6 +60,7 @@ def test_the_kind_and_size_of_files_are_limited(folder: Path) -> None:
         ([], "at least one row"),
         ({"text": "a"}, "at least one row"),
         (7, "at least one row"),
+        ("rows.jsonl", "belongs in config.data.path"),
         (["a", 3], r"row 1 \(from 0\): expected a text or an object"),
         (["a"] * 4, "4 rows, and one request may bring 3"),
         (["ä" * 11], "a value of 22 bytes"),
