@@ -30,7 +30,7 @@ contracts: ## Which module may import which.
 	$(BIN)/lint-imports
 
 unit: ## All tests.
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: install-dev ## The chaos tests' long form: 50 kills, 20 seeds of faulty replies; half an hour. `make unit` runs the short one.
 	SYNALIGN_CHAOS_KILLS=50 SYNALIGN_CHAOS_SEEDS=20 SYNALIGN_CHAOS_SAMPLES=300 $(BIN)/pytest tests/chaos

@@ -151,6 +151,8 @@ def test_an_interrupt_is_exit_130_and_writes_nothing(tmp_path: Path) -> None:
         [sys.executable, "-m", "synalign_agent", "align", "many.jsonl", "many.jsonl", "-n", "6000", "--embeddings", "many.npy",
          "--synthetic-embeddings", "many.npy", "--output", "out"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # What a shell starts in the background ignores the signal, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert done.stderr is not None
     for line in done.stderr:
