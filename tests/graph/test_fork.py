@@ -94,7 +94,9 @@ def test_a_fork_that_changes_nothing_makes_no_call_and_the_same_dataset(parent: 
     assert pool(fork) == pool(parent)
     before, after = (json.loads((folder / "report.json").read_text()) for folder in (parent, fork))
     for name in ("mmd2", "n_eq", "n_selected", "rejections", "per_label", "tokens", "cost_usd"):
-        assert after[name] == before[name], name
+        # A database adds costs up in any order.
+        expected = pytest.approx(before[name]) if name == "cost_usd" else before[name]
+        assert after[name] == expected, name
     assert after["calls"] == before["calls"]
     assert after["ledger"]["calls"]["inherited"] == after["ledger"]["calls"]["done"]
     assert after["ledger"]["inherited_cost_usd"] == pytest.approx(before["cost_usd"])
