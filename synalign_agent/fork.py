@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import ConfigError, InputError, SessionError
@@ -121,10 +119,10 @@ def _changed_config(
     folder: Path, store: SessionStore, from_round: int, overrides: Mapping[str, Any]
 ) -> tuple[SessionConfig, list[str]]:
     """Return the fork's resolved configuration and how it differs from the parent's."""
-    stored = store.meta("config")
+    stored = wiring.stored_config(store)
     if stored is None:
         raise SessionError(f"{folder}: the session was never started, so there is nothing to fork")
-    raw = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").model_dump()
+    raw = stored.model_dump()
     for dotted, value in overrides.items():
         _set_field(raw, dotted, value)
     # A session is where it lies, whatever was written when it was last opened.

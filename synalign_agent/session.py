@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import InputError, SessionError
@@ -90,11 +88,10 @@ class Session:
         """
         folder = wiring.existing_session(thread_id, runs_dir)
         store = wiring.open_store(folder)
-        stored = store.meta("config")
-        if stored is None:
+        config = wiring.stored_config(store)
+        if config is None:
             store.close()
             raise SessionError(f"{folder}: {_NEVER_STARTED}")
-        config = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration")
         # The server may have moved since the session was last opened.
         url = wiring.configured_storage(folder).url
         return cls(folder, config.with_overrides({"storage.url": url}), store, resumed=True)

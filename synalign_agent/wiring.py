@@ -149,12 +149,18 @@ def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_
     return changes
 
 
+def stored_config(store: SessionStore) -> SessionConfig | None:
+    """Return the configuration that the session was last opened with; None for one that was never started."""
+    stored = store.meta("config")
+    return None if stored is None else SessionConfig.parse(yaml.safe_load(stored), source="stored configuration")
+
+
 def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:
     """List how `config` and its prompts differ from what the session was made with; empty for a session without either."""
-    stored = store.meta("config")
+    stored = stored_config(store)
     if stored is None:
         return []
-    changes = SessionConfig.parse(yaml.safe_load(stored), source="stored configuration").changes(config)
+    changes = stored.changes(config)
     before = json.loads(store.meta("prompts") or "{}")
     # A version that renders the same as before where nothing new is given is no change.
     same = {

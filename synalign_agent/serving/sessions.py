@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from weakref import WeakValueDictionary
 
-import yaml
 from langgraph.errors import GraphBubbleUp
 
 from synalign_agent import wiring
@@ -21,6 +20,7 @@ from synalign_agent.config import SessionConfig
 from synalign_agent.config.serving import ServingConfig
 from synalign_agent.deps import Deps
 from synalign_agent.errors import InputError
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.report.export import write_atomically
 from synalign_agent.serving.contexts import continued_config, session_config
 from synalign_agent.serving.open_fields import LikeOpenFields
@@ -67,13 +67,8 @@ class ServedSessions:
         """
         async with self._lock(thread_id):
             if thread_id not in self._open:
-                opening = asyncio.ensure_future(asyncio.to_thread(self._open_session, thread_id, context))
-                try:
-                    await asyncio.shield(opening)
-                except asyncio.CancelledError:
-                    # The thread goes on: what it opens is known by then, and `around` closes it.
-                    await asyncio.gather(opening, return_exceptions=True)
-                    raise
+                # Cancelled or not: what it opens is known by then, and `around` closes it.
+                await to_its_end(self._open_session, thread_id, context)
             return self._open[thread_id].deps
 
     @asynccontextmanager
@@ -164,7 +159,7 @@ def _keep(path: Path, text: str, session_is_there: bool) -> None:
 def _stored(folder: Path) -> SessionConfig:
     store = wiring.open_store(folder)
     try:
-        return SessionConfig.parse(yaml.safe_load(store.meta("config") or "{}"), source="stored configuration")
+        return wiring.stored_config(store) or SessionConfig.parse({}, source="stored configuration")
     finally:
         store.close()
 
