@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from synalign_agent.cli.log_lines import LOG, stderr_is_a_log
@@ -128,21 +127,10 @@ def _print_lines(view: _View, console: Console, stop: threading.Event) -> None:
         console.print(view.line(), soft_wrap=True)
 
 
-@contextmanager
-def _warnings_on(console: Console) -> Iterator[None]:
+def _warnings_on(console: Console) -> AbstractContextManager[None]:
     """Send log records and Python warnings through the console, so that the panel never covers them."""
     from rich.logging import RichHandler
 
-    handler = RichHandler(console=console, show_path=False, level=logging.WARNING)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    logging.captureWarnings(True)
-    try:
-        with warnings.catch_warnings():
-            # A library's deprecation notes are for its developers, not for who runs a synthesis.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.captureWarnings(False)
-        root.removeHandler(handler)
+    from synalign_agent.observe.logs import records_to
+
+    return records_to(RichHandler(console=console, show_path=False, level=logging.WARNING))

@@ -28,20 +28,30 @@ def json_logs(stream: TextIO, thread_id: str) -> Iterator[None]:
     formatter = JsonFormatter(_FIELDS, rename_fields=_RENAMED, timestamp=True, json_ensure_ascii=False)
     handler.setFormatter(formatter)
     handler.addFilter(_Placed(thread_id))
-    root, ours = logging.getLogger(), logging.getLogger(_OURS)
+    ours = logging.getLogger(_OURS)
     level_before = ours.level
-    root.addHandler(handler)
     ours.setLevel(logging.INFO)
+    try:
+        with records_to(handler):
+            yield
+    finally:
+        ours.setLevel(level_before)
+
+
+@contextmanager
+def records_to(handler: logging.Handler) -> Iterator[None]:
+    """Send log records and Python warnings to the handler while the block runs."""
+    root = logging.getLogger()
+    root.addHandler(handler)
     logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():
-            # As on the panel: a library's deprecation notes are for its developers.
+            # A library's deprecation notes are for its developers, not for who runs a synthesis.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logging.captureWarnings(False)
-        ours.setLevel(level_before)
         root.removeHandler(handler)
 
 
