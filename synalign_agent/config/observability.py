@@ -8,10 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from synalign_agent.config.section import OPERATIONAL, Section
-from synalign_agent.config.storage import SECRET_ERROR
+from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, check_variable
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 
 
@@ -41,10 +39,7 @@ class OTLPConfig(Section):
     @field_validator("headers_env")
     @classmethod
     def _named(cls, name: str) -> str:
-        if not _VARIABLE.match(name):
-            raise PydanticCustomError(
-                SECRET_ERROR, "must be the name of an environment variable; the headers belong in that variable"
-            )
+        check_variable(name, "the headers belong")
         return name
 
     @field_validator("endpoint")

@@ -18,8 +18,8 @@ from synalign_agent.config.llm import LLMConfig
 from synalign_agent.config.observability import ObservabilityConfig
 from synalign_agent.config.paths import resolve_path
 from synalign_agent.config.review import ReviewConfig
-from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
-from synalign_agent.config.storage import SECRET_ERROR, StorageConfig
+from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, walk_fields
+from synalign_agent.config.storage import StorageConfig
 from synalign_agent.errors import ConfigError
 
 FINGERPRINT_VERSION = 1

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from synalign_agent.config.section import OPERATIONAL, Section
+from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, check_variable
 
-SECRET_ERROR = "secret_value"
-"""Type of validation errors whose input must not be shown."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET_PARAMETERS = ("password", "passfile", "sslpassword")
 
 
@@ -42,10 +38,8 @@ class StorageConfig(Section):
     @field_validator("encryption_key_env")
     @classmethod
     def _named(cls, name: str | None) -> str | None:
-        if name is not None and not _VARIABLE.match(name):
-            raise PydanticCustomError(
-                SECRET_ERROR, "must be the name of an environment variable; the key itself belongs in that variable"
-            )
+        if name is not None:
+            check_variable(name, "the key itself belongs")
         return name
 
     @field_validator("url")
