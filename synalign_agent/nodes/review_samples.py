@@ -16,7 +16,7 @@ from synalign_agent.gates.copy_check import check_cosine, check_words
 from synalign_agent.gates.duplicate import SeenTexts
 from synalign_agent.gates.length import check_repetition
 from synalign_agent.nodes.review import NAMES, Item, ask, due, keep_answer
-from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
+from synalign_agent.nodes.vector_gates import label_votes, nearest_real, refuse_duplicates
 from synalign_agent.records import Decision, Rejection, Sample, content_id
 from synalign_agent.schemas import ActionRequest, EditedAction
 from synalign_agent.state import State
@@ -77,10 +77,8 @@ def _admit(deps: Deps, edits: list[Sample], rejections: list[Rejection]) -> dict
         deps.store.admit([], rejections)
         return {}
     X = deps.encoder.encode([sample.text for sample in edits])
-    rows, similarities = deps.real_vectors.search(X, 1)
-    for place, (row, similarity) in enumerate(zip(rows, similarities, strict=True)):
-        nearest = deps.real_vectors.ids[int(row[0])]
-        edits[place] = replace(edits[place], nearest_real_id=nearest, nearest_similarity=float(similarity[0]))
+    for place, (real_id, similarity) in enumerate(nearest_real(deps, X)):
+        edits[place] = replace(edits[place], nearest_real_id=real_id, nearest_similarity=similarity)
     verdicts = _verdicts(deps, edits, X)
     kept = [place for place, verdict in enumerate(verdicts) if verdict is None]
     # Texts first, as in `screen`: vectors can be rebuilt from them.

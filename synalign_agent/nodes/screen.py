@@ -25,7 +25,7 @@ from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.nodes.replies import check_texts, read_replies
 from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
-from synalign_agent.nodes.vector_gates import label_votes, refuse_duplicates
+from synalign_agent.nodes.vector_gates import label_votes, nearest_real, refuse_duplicates
 from synalign_agent.observe.spans import gate_attributes
 from synalign_agent.records import Rejection, Sample, content_id
 from synalign_agent.schemas import LabelJudgement, judgement_schema
@@ -107,11 +107,7 @@ def _embed(
     for _, group in groupby(zip(blocks, survivors, strict=True), key=together):
         parts.append(deps.encoder.encode([candidate.text for _, candidate in group]))
     X = np.concatenate(parts)
-    rows, similarities = deps.real_vectors.search(X, 1)
-    return X, [
-        (deps.real_vectors.ids[int(row[0])], float(similarity[0]))
-        for row, similarity in zip(rows, similarities, strict=True)
-    ]
+    return X, nearest_real(deps, X)
 
 
 def _check_vectors(
@@ -121,27 +117,16 @@ def _check_vectors(
     X: NDArray[np.float32],
     nearest: Sequence[tuple[str, float]],
 ) -> list[Verdict | None]:
-    with deps.observers.spans.span("vector_gates", "gate") as span:
-        verdicts = _vector_verdicts(deps, pool, survivors, X, nearest)
-        span.set(gate_attributes(len(survivors), verdicts))
-    return verdicts
-
-
-def _vector_verdicts(
-    deps: Deps,
-    pool: _Pool,
-    survivors: Sequence[Candidate],
-    X: NDArray[np.float32],
-    nearest: Sequence[tuple[str, float]],
-) -> list[Verdict | None]:
     gates = deps.config.gates
-    verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
-    if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
-        labels = [candidate.label for candidate in survivors]
-        votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
-        verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
-    texts = [candidate.text for candidate in survivors]
-    refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps))
+    with deps.observers.spans.span("vector_gates", "gate") as span:
+        verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
+        if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
+            labels = [candidate.label for candidate in survivors]
+            votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
+            verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
+        texts = [candidate.text for candidate in survivors]
+        refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps))
+        span.set(gate_attributes(len(survivors), verdicts))
     return verdicts
 
 

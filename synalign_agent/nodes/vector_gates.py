@@ -14,6 +14,15 @@ from synalign_agent.gates.duplicate import SeenTexts, check_duplicates
 from synalign_agent.gates.label_check import check_vote
 
 
+def nearest_real(deps: Deps, X: NDArray[np.float32]) -> list[tuple[str, float]]:
+    """Return the id of the real row nearest to each text, and its cosine."""
+    rows, similarities = deps.real_vectors.search(X, 1)
+    return [
+        (deps.real_vectors.ids[int(row[0])], float(similarity[0]))
+        for row, similarity in zip(rows, similarities, strict=True)
+    ]
+
+
 def label_votes(deps: Deps, labels: Sequence[str], X: NDArray[np.float32], *, min_vote: float) -> list[Verdict | None]:
     """Let the nearest reference rows vote on the label that each text was written for."""
     real = deps.real

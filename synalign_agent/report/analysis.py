@@ -47,7 +47,7 @@ def analyse(
         real: its real rows.
         real_vectors: their vectors.
         pool_vectors: vectors of the pool.
-        pool: the pool frame (see `report/export.py`).
+        pool: the pool frame (see `report/export.py`), of rows that have vectors.
         attributes: cluster id -> its attributes.
 
     Returns:
@@ -56,8 +56,6 @@ def analyse(
             `weights` (`report/weights.py`).
     """
     rng = np.random.default_rng([config.seed, _STREAM])
-    # An export may look at a session that goes on: a sample of this moment may have no vector yet.
-    pool = pool.loc[[id in pool_vectors for id in pool["sample_id"]]]
     code_of = {label: code for code, label in enumerate(real.labels)}
     codes = np.array([code_of[label] for label in pool["label"]], dtype=np.int64)
     rows = Rows(pool_vectors.get(pool["sample_id"].tolist()), codes)

@@ -25,11 +25,9 @@ def map_points(
         real: the real rows.
         real_vectors: their vectors.
         pool_vectors: vectors of the pool.
-        pool: the pool frame (see `report/export.py`).
+        pool: the pool frame (see `report/export.py`), of rows that have vectors.
     """
     rng = np.random.default_rng(0)
-    # An export may look at a session that goes on: a sample of this moment may have no vector yet.
-    pool = pool.loc[[id in pool_vectors for id in pool["sample_id"]]]
     is_selected = pool["selected"].to_numpy(dtype=bool)
     n_selected = min(int(is_selected.sum()), max(MOST_POINTS // 2, MOST_POINTS - int((~is_selected).sum())))
     shown = np.sort(

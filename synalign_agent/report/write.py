@@ -21,7 +21,7 @@ from synalign_agent.report.map_points import map_points
 from synalign_agent.report.summary import REPORT, read_ledger, summarize
 from synalign_agent.report.verdict import label_name, verdict
 from synalign_agent.stores.base import SessionStore
-from synalign_agent.stores.reviews import attributes_in_force
+from synalign_agent.stores.reviews import all_attributes_in_force
 from synalign_agent.stores.vectors import VectorStore
 
 _EXAMPLES = 5
@@ -47,8 +47,11 @@ def write_outputs(
     rounds = store.rounds()
     write_atomically(export / "README.md", lambda path: path.write_text(render_card(summary, config), encoding="utf-8"))
     ledger = read_ledger(store)
-    attributes = {cluster.id: attributes_in_force(store, cluster.id) for cluster in store.clusters()}
-    analysis = analyse(folder, store, config, real, real_vectors, pool_vectors, pool, attributes)
+    clusters = store.clusters()
+    attributes = all_attributes_in_force(store, [cluster.id for cluster in clusters])
+    # An export may look at a session that goes on: a sample of this moment may have no vector yet.
+    embedded = pool.loc[[id in pool_vectors for id in pool["sample_id"]]]
+    analysis = analyse(folder, store, config, real, real_vectors, pool_vectors, embedded, attributes)
     document = {
         **summary,
         "verdict": verdict(summary, analysis["gap_map"]),
@@ -61,7 +64,7 @@ def write_outputs(
         folder / "report.json",
         lambda path: path.write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8"),
     )
-    points = map_points(real, real_vectors, pool_vectors, pool)
+    points = map_points(real, real_vectors, pool_vectors, embedded)
     nearest = pool.loc[pool["selected"]].sort_values("nearest_similarity", ascending=False, kind="stable")
     nearest = nearest.head(_NEAREST_PAIRS)
     page = render_report(
@@ -89,7 +92,7 @@ def write_outputs(
                 "attributes": attributes[cluster.id],
                 "demonstrations": real.texts(cluster.member_ids),
             }
-            for cluster in store.clusters()[:_CLUSTERS]
+            for cluster in clusters[:_CLUSTERS]
         ],
         config_yaml=config.to_yaml(),
         task=config.task,

@@ -40,11 +40,20 @@ def pool(store: SessionStore, *, before_round: int | None = None) -> list[Sample
 
 def attributes_in_force(store: SessionStore, cluster_id: str) -> dict[str, str]:
     """Return a cluster's attributes as a person left them, else as the LLM gave them; empty if there are none."""
-    given = [decision for decision in store.decisions(kind="attributes") if decision.item_id == cluster_id]
-    decision = standing(given).get(cluster_id)
-    if decision is None or decision.verdict == "approve":
-        return store.attributes_of(cluster_id)
-    return {} if decision.edited is None else dict(json.loads(decision.edited))
+    return all_attributes_in_force(store, [cluster_id])[cluster_id]
+
+
+def all_attributes_in_force(store: SessionStore, cluster_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return `attributes_in_force` of several clusters; the decisions are read once."""
+    in_force = standing(store.decisions(kind="attributes"))
+    found: dict[str, dict[str, str]] = {}
+    for cluster_id in cluster_ids:
+        decision = in_force.get(cluster_id)
+        if decision is None or decision.verdict == "approve":
+            found[cluster_id] = store.attributes_of(cluster_id)
+        else:
+            found[cluster_id] = {} if decision.edited is None else dict(json.loads(decision.edited))
+    return found
 
 
 def guidance(store: SessionStore, label: str, before_round: int) -> list[str]:
