@@ -10,18 +10,15 @@ import numpy as np
 from evals.datasets import Benchmark
 from evals.methods.base import Weighted, product_kernel
 from synalign_agent.config import AlignConfig
-from synalign_agent.core.align import fit_weights
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
-from synalign_agent.core.contrast import shrink_contrast
-from synalign_agent.core.label_odds import doubtful_rows
+from synalign_agent.core.pool_choice import Rows as LabelledRows
+from synalign_agent.core.pool_choice import choose_rows
 from synalign_agent.core.resample import resample
-from synalign_agent.core.swaps import improve_by_swaps
 
 REAL, REPEATED, RAW = "real", "repeated", "raw"
 ALIGNED, LOSS_WEIGHTS, SHUFFLED, ANTI_ALIGNED = "aligned", "loss_weights", "shuffled", "anti_aligned"
 FULL_CONTRAST, UNCHECKED = "full_contrast", "unchecked"
-MAX_LABEL_ODDS = AlignConfig().max_label_odds or float("inf")
 LABELS = {
     REAL: "real rows alone",
     REPEATED: "real rows, repeated",
@@ -99,35 +96,22 @@ def align(source: Source, reference: IntArray, m: int, variant: str, rng: np.ran
             rows that `label_odds.doubtful_rows` leaves out.
         rng: of the draw.
     """
-    ref_labels, pool_labels = source.benchmark.ref.labels[reference], source.benchmark.pool.labels
-    X_ref, kernel = source.X_ref[reference], product_kernel(source.X_ref[reference])
-    usable = np.ones(len(pool_labels), dtype=np.bool_)
-    if variant != UNCHECKED:
-        at_least = np.array([_quota(source, m, _pool_rows(source, label)) for label in range(source.n_labels)])
-        usable = ~doubtful_rows(
-            source.X_pool, pool_labels, X_ref, ref_labels, max_odds=MAX_LABEL_ODDS, at_least=at_least, rng=rng
-        )
-    shifts: dict[int, FloatArray] = {}
-    if variant != FULL_CONTRAST:
-        prior = np.full(source.n_labels, 1.0 / source.n_labels)
-        shifts = shrink_contrast(
-            source.X_pool[usable], pool_labels[usable], X_ref, ref_labels, kernel, prior=prior, rng=rng
-        ).shifts
-    found = []
-    for label in range(source.n_labels):
-        rows = _pool_rows(source, label)
-        fitted = np.flatnonzero(usable[rows])
-        n = _quota(source, m, rows)
-        X = source.X_pool[rows[fitted]]
-        fit = fit_weights(
-            X, X_ref[ref_labels == label], kernel, cap=1.0 / n, tolerance=AlignConfig().tolerance, target_shift=shifts.get(label),
-            rng=rng,
-        )  # fmt: skip
-        drawn = resample(fit.w, n, rng, max_copies=1).copies
-        weights = np.zeros(len(rows))
-        weights[fitted] = fit.w
-        found.append(Weighted(weights, fitted[np.flatnonzero(improve_by_swaps(X, drawn, kernel, fit.k_sr).copies)]))
-    return Aligned(tuple(found), reference)
+    pool = LabelledRows(source.X_pool, source.benchmark.pool.labels)
+    real = LabelledRows(source.X_ref[reference], source.benchmark.ref.labels[reference])
+    places = [_pool_rows(source, label) for label in range(source.n_labels)]
+    choice = choose_rows(
+        pool, real, product_kernel(real.X), prior=np.full(source.n_labels, 1.0 / source.n_labels),
+        quotas=np.array([_quota(source, m, rows) for rows in places]), rng=rng, tolerance=AlignConfig().tolerance,
+        contrast_shrinkage=variant != FULL_CONTRAST,
+        max_label_odds=None if variant == UNCHECKED else AlignConfig().max_label_odds,
+    )  # fmt: skip
+    return Aligned(
+        tuple(
+            Weighted(choice.weights[rows] / choice.weights[rows].sum(), np.flatnonzero(choice.copies[rows]))
+            for rows in places
+        ),
+        reference,
+    )
 
 
 def training_set(

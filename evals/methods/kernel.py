@@ -1,7 +1,4 @@
-"""Ours: exact weights of least MMD under a cap, systematic resampling and exchanges, as the product does it for each label.
-
-`core.alignment.align_pool` does the same for all labels and scores the result; the evals score all methods alike.
-"""
+"""Ours: what the product does with the rows of a label. Between labels it does more, which `evals/training_sets.py` uses."""
 
 from __future__ import annotations
 
@@ -13,18 +10,18 @@ from evals.methods.base import Weighted, product_kernel
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.align import fit_weights
 from synalign_agent.core.arrays import Array, FloatArray
-from synalign_agent.core.resample import resample
-from synalign_agent.core.swaps import improve_by_swaps
+from synalign_agent.core.pool_choice import Rows, choose_rows
 
 
 def select(
     X_pool: Array, X_ref: Array, texts_pool: Sequence[str], texts_ref: Sequence[str], n: int, rng: np.random.Generator
 ) -> Weighted:
     """Weigh within the cap 1 / n, draw n rows, exchange rows while that lowers the MMD to the reference (a `base.Select`)."""
-    kernel = product_kernel(X_ref)
-    fit = fit_weights(X_pool, X_ref, kernel, cap=1.0 / n, tolerance=AlignConfig().tolerance, rng=rng)
-    drawn = resample(fit.w, n, rng, max_copies=1).copies
-    return Weighted(fit.w, np.flatnonzero(improve_by_swaps(X_pool, drawn, kernel, fit.k_sr).copies))
+    pool, real = (Rows(X, np.zeros(len(X), dtype=np.intp)) for X in (X_pool, X_ref))
+    choice = choose_rows(
+        pool, real, product_kernel(X_ref), prior=np.ones(1), quotas=np.array([n]), rng=rng, tolerance=AlignConfig().tolerance
+    )  # fmt: skip
+    return Weighted(choice.weights, np.flatnonzero(choice.copies))
 
 
 def weights_at(X_pool: Array, X_ref: Array, ess: float) -> FloatArray:

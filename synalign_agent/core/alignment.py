@@ -10,44 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from synalign_agent.core.align import fit_weights
-from synalign_agent.core.arrays import Array, BoolArray, FloatArray, IntArray
+from synalign_agent.core.arrays import BoolArray, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
-from synalign_agent.core.contrast import shrink_contrast
 from synalign_agent.core.cross_mmd import cross_mmd_test
 from synalign_agent.core.kernels import Kernel
-from synalign_agent.core.label_odds import doubtful_rows
 from synalign_agent.core.mmd import equivalent_rows, mean_kernel, mmd2_to_population, witness
 from synalign_agent.core.mmd_null import permutation_p_value, real_floor
-from synalign_agent.core.objectives import objective as objective_of
-from synalign_agent.core.resample import effective_sample_size, resample
+from synalign_agent.core.pool_choice import Rows as Rows
+from synalign_agent.core.pool_choice import choose_rows
+from synalign_agent.core.resample import effective_sample_size
 from synalign_agent.core.strata import stratum_rows, subsample
-from synalign_agent.core.swaps import improve_by_swaps
-from synalign_agent.errors import InputError
 
 MOST_SCORED_ROWS = 20_000
 _MOST_PERMUTED_ROWS = 3000
 _LEAST_CROSS_ROWS = 3
 _LEAST_WITNESS_ROWS = 2000
 _MOST_WITNESS_PAIRS = 10**9
-
-
-class Rows(NamedTuple):
-    """Embedded rows with integer labels."""
-
-    X: Array
-    """(n, d), unit norm; float32 is fast."""
-    label: IntArray
-    """(n,), 0 <= label < number of labels."""
-
-    def of(self, label: int) -> Rows:
-        """Return the rows of one label."""
-        keep = self.label == label
-        return Rows(self.X[keep], self.label[keep])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +119,13 @@ def align_pool(
         quotas: (L,) rows wanted per label; a label with fewer pool rows gives what it has.
         scoring_is_held_out: whether the p-value is valid.
         rng: for resampling and null distributions.
-        objective: how rows are weighed, see `objectives.objective`.
-        max_copies: largest number of copies of one row.
-        cap: largest weight of a row, times the rows of its label in the result; None for `max_copies`.
-        min_ess: least effective sample size of the weights, shared among the labels like the rows; needs `kernel`.
-        swaps: whether to improve what `kernel` weights drew by exchanging rows (`swaps.improve_by_swaps`).
-        contrast_shrinkage: whether `kernel` weights follow what tells labels apart only as far as the reference rows can tell it
-            from chance (`contrast.shrink_contrast`).
-        max_label_odds: rows whose label is less probable than another by more than this factor, judged by the reference, are not
-            selected (`label_odds.doubtful_rows`), as far as enough others are left; >= 1, None for no such bound.
+        objective: this and the options down to `max_label_odds` are those of `pool_choice.choose_rows`.
+        max_copies: see there.
+        cap: see there.
+        min_ess: see there.
+        swaps: see there.
+        contrast_shrinkage: see there.
+        max_label_odds: see there.
         alpha: tail probability of the floor's quantile.
         tolerance: duality gap of the weights.
         progress: called with (labels done, labels).
@@ -155,65 +134,21 @@ def align_pool(
         Weights, copies and scores; labels without pool rows are absent from `per_label`, and their mass counts as missing.
 
     Raises:
-        InputError: if there is no such objective, or `cap` or `min_ess` cannot be met or have no meaning for it, or
-            `max_label_odds` is below 1.
+        InputError: as `choose_rows`.
     """
-    weigh = objective_of(objective)
-    if min_ess is not None and objective != "kernel":
-        raise InputError(f"min_ess bounds the weights of the objective kernel, not those of {objective}.")
-    if cap is not None and not cap >= 1.0:
-        raise InputError(f"cap must be >= 1, got {cap!r}: n rows of a weight below 1 / n do not add up to 1.")
-    n_selected = np.array(
-        [min(int(quota), max_copies * int((pool.label == label).sum())) for label, quota in enumerate(quotas)]
-    )
-    doubtful = np.zeros(len(pool.X), dtype=np.bool_)
-    if max_label_odds is not None:
-        if not max_label_odds >= 1.0:
-            raise InputError(
-                f"max_label_odds must be >= 1, got {max_label_odds!r}: 1 is what the most probable label has."
-            )
-        # Enough rows for the quota under the cap, and for weights that are as even as asked.
-        at_least = np.maximum(
-            n_selected / min(cap or max_copies, max_copies), (min_ess or 0.0) * n_selected / max(int(n_selected.sum()), 1)
-        )  # fmt: skip
-        doubtful = doubtful_rows(
-            pool.X, pool.label, reference.X, reference.label, max_odds=max_label_odds,
-            at_least=np.ceil(at_least).astype(np.int64), rng=rng,
-        )  # fmt: skip
-    weights, copies = np.zeros(len(pool.X)), np.zeros(len(pool.X), dtype=np.int64)
-    largest_gap, labels = 0.0, np.flatnonzero(n_selected).tolist()
-    contrast = None
-    if contrast_shrinkage and objective == "kernel" and len(labels) > 1:
-        contrast = shrink_contrast(
-            pool.X[~doubtful], pool.label[~doubtful], reference.X, reference.label, kernel, prior=prior, rng=rng
-        )
-    for done, label in enumerate(labels):
-        rows, n = np.flatnonzero((pool.label == label) & ~doubtful), int(n_selected[label])
-        X, real = pool.X[rows], reference.of(label).X
-        largest = min(1.0, max((cap or max_copies) / n, 1.0 / len(rows)))
-        if objective == "kernel":
-            floor = None if min_ess is None else min_ess * n / n_selected.sum()
-            shift = None if contrast is None else contrast.shifts.get(label)
-            fitted = fit_weights(
-                X, real, kernel, cap=largest, tolerance=tolerance, min_ess=floor, target_shift=shift, rng=rng
-            )
-        else:
-            fitted = weigh(X, real, n=n, cap=largest, kernel=kernel, rng=rng, tolerance=tolerance)
-        chosen = resample(fitted.w, n, rng, max_copies=max_copies).copies
-        if swaps and objective == "kernel" and chosen.any():
-            chosen = improve_by_swaps(X, chosen, kernel, fitted.k_sr, max_copies=max_copies).copies
-        copies[rows] = chosen
-        weights[rows] = fitted.w * n / n_selected.sum()
-        largest_gap = max(largest_gap, fitted.duality_gap)
-        if progress is not None:
-            progress(done + 1, len(labels))
+    choice = choose_rows(
+        pool, reference, kernel, prior=prior, quotas=quotas, rng=rng, objective=objective, max_copies=max_copies, cap=cap,
+        min_ess=min_ess, swaps=swaps, contrast_shrinkage=contrast_shrinkage, max_label_odds=max_label_odds,
+        tolerance=tolerance, progress=progress,
+    )  # fmt: skip
+    copies = choice.copies
     # Fewer than asked for where the weights of a label have too few rows.
     n_selected = np.bincount(pool.label, weights=copies, minlength=len(quotas)).astype(np.int64)
 
     scoring = _at_most(scoring, MOST_SCORED_ROWS, rng)
     score = _score(pool, copies, scoring, population, kernel, prior, n_selected, alpha, rng)
     per_label: dict[int, Score] = {}
-    for label in labels:
+    for label in np.flatnonzero(n_selected).tolist():
         # A single label, its rows renumbered as stratum 0.
         parts = [
             Rows(part.of(label).X, np.zeros(len(part.of(label).X), dtype=np.int64))
@@ -233,15 +168,15 @@ def align_pool(
         if alone is not None:
             per_label[label] = alone
     return Alignment(
-        weights=weights,
+        weights=choice.weights,
         copies=copies,
         score=score,
         per_label=per_label,
         p_value=_p_value(pool, copies, scoring, kernel, prior, rng) if scoring_is_held_out else None,
-        ess=effective_sample_size(weights) if n_selected.any() else 0.0,
-        duality_gap=largest_gap,
-        doubtful=doubtful,
-        contrast_kept=None if contrast is None else contrast.kept,
+        ess=effective_sample_size(choice.weights) if n_selected.any() else 0.0,
+        duality_gap=choice.duality_gap,
+        doubtful=choice.doubtful,
+        contrast_kept=choice.contrast_kept,
         witness=_witness(pool, copies, reference, kernel, rng),
     )
 

@@ -44,8 +44,7 @@ def align(state: State, deps: Deps) -> State:
             min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
             swaps=config.align.swaps,
             contrast_shrinkage=config.align.contrast_shrinkage,
-            # Of `none` a user expects a random draw, from all that passed the gates.
-            max_label_odds=None if config.align.objective == "none" else config.align.max_label_odds,
+            max_label_odds=config.align.max_label_odds,
             alpha=config.target.alpha,
             tolerance=config.align.tolerance,
         )

@@ -169,7 +169,7 @@ def align(
             pool, reference.rows, scoring, population, kernel, prior=prior, quotas=quota,
             scoring_is_held_out=data.scored_on == "holdout", rng=np.random.default_rng([seed, _ALIGN_STREAM]),
             objective=objective, max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps,
-            contrast_shrinkage=contrast_shrinkage, max_label_odds=None if objective == "none" else max_label_odds,
+            contrast_shrinkage=contrast_shrinkage, max_label_odds=max_label_odds,
             progress=tell_labels,
         )  # fmt: skip
     with clock.phase("gap_map"):
