@@ -22,7 +22,7 @@ from synalign_agent.core.mmd_null import permutation_p_value, real_floor
 from synalign_agent.core.pool_choice import Rows as Rows
 from synalign_agent.core.pool_choice import choose_rows
 from synalign_agent.core.resample import effective_sample_size
-from synalign_agent.core.strata import stratum_rows, subsample
+from synalign_agent.core.strata import some_of_strata, some_rows
 
 MOST_SCORED_ROWS = 20_000
 _MOST_PERMUTED_ROWS = 3000
@@ -247,7 +247,7 @@ def _witness(pool: Rows, copies: IntArray, reference: Rows, kernel: Kernel, rng:
         X = reference.X[rows]
         # All pairs of a million rows are out of reach; the mean over 2,000 has a standard error of a 45th of their spread.
         n_means = max(_LEAST_WITNESS_ROWS, _MOST_WITNESS_PAIRS // len(X))
-        some = X if len(X) <= n_means else X[np.sort(rng.choice(len(X), n_means, replace=False))]
+        some = X[some_rows(np.arange(len(X)), n_means, rng)]
         chosen = (pool.label == label) & (copies > 0)
         if chosen.any():
             shares = copies[chosen] / copies[chosen].sum()
@@ -258,10 +258,9 @@ def _witness(pool: Rows, copies: IntArray, reference: Rows, kernel: Kernel, rng:
 
 
 def _at_most(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """Return about n of the rows, label by label, or all if there are fewer."""
     if len(rows.X) <= n:
         return rows
-    kept = np.sort(np.concatenate(list(subsample(stratum_rows(rows.label, len(rows.X), "label"), n, rng).values())))
+    kept = some_of_strata(rows.label, n, rng)
     return Rows(rows.X[kept], rows.label[kept])
 
 

@@ -17,6 +17,7 @@ from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, blocks, weighted_means
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.mmd import mean_kernel
+from synalign_agent.core.strata import some_rows
 
 _MOST_ROWS = 2048
 """Of either side, over all labels, that stand for the others: their means are then known to a 2,048th of a row's variance."""
@@ -68,8 +69,8 @@ def shrink_contrast(
         return Contrast(1.0, {})
     p = prior[labels] / prior[labels].sum()
     most = max(_LEAST_ROWS, _MOST_ROWS // len(labels))
-    ref = [_some(np.flatnonzero(ref_labels == label), most, rng) for label in labels]
-    pool = [_some(np.flatnonzero(pool_labels == label), most, rng) for label in labels]
+    ref = [some_rows(np.flatnonzero(ref_labels == label), most, rng) for label in labels]
+    pool = [some_rows(np.flatnonzero(pool_labels == label), most, rng) for label in labels]
     Z = np.concatenate([*(X_ref[rows] for rows in ref), *(X_pool[rows] for rows in pool)])
     signs = _signs([len(rows) for rows in ref], [len(rows) for rows in pool])
     contrasts = signs - (signs @ p)[:, None]
@@ -91,10 +92,6 @@ def shrink_contrast(
         for at, label in enumerate(labels.tolist())
     }
     return Contrast(kept, shifts if kept < 1.0 else {})
-
-
-def _some(rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
 
 def _signs(n_ref: list[int], n_pool: list[int]) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synalign_agent.core.arrays import Array, as_rows, squared_distances, squared_norms
+from synalign_agent.core.strata import some_rows
 from synalign_agent.errors import InputError
 
 _DIAGONAL_TOLERANCE = 1e-6
@@ -289,8 +290,7 @@ def median_distance(X: ArrayLike, rng: np.random.Generator, max_rows: int = 2000
     rows = as_rows(X)
     if max_rows < 2:
         raise InputError(f"max_rows must be >= 2, got {max_rows}.")
-    if len(rows) > max_rows:
-        rows = rows[np.sort(rng.choice(len(rows), max_rows, replace=False))]
+    rows = rows[some_rows(np.arange(len(rows)), max_rows, rng)]
     if len(rows) == 1:
         return 1.0
     # float64: in float32, pairs of equal rows would come out at a distance of 3e-4.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.parallel import one_blas_thread
+from synalign_agent.core.strata import some_rows
 
 _INVERSE_PENALTY = 1.0
 _MOST_ITERATIONS, _TOLERANCE = 300, 1e-3
@@ -85,7 +86,7 @@ def doubtful_rows(
     if np.count_nonzero(counts) < 2 or not len(X_pool):
         return marked
     if len(X_ref) > _MOST_ROWS:
-        some = np.sort(rng.choice(len(X_ref), _MOST_ROWS, replace=False))
+        some = some_rows(np.arange(len(X_ref)), _MOST_ROWS, rng)
         X_ref, ref_labels = X_ref[some], ref_labels[some]
         counts = np.bincount(ref_labels, minlength=len(at_least))
         if np.count_nonzero(counts) < 2:  # a second label so rare that none of its rows was drawn

@@ -146,3 +146,16 @@ def subsample(rows: dict[int, IntArray], max_rows: int, rng: np.random.Generator
         size = min(len(found), max(2, len(found) * max_rows // total))
         kept[label] = np.sort(rng.choice(found, size, replace=False))
     return kept
+
+
+def some_rows(rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
+    """Return the rows if they are at most `most`, else that many drawn from them without replacement, ascending."""
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def some_of_strata(labels: IntArray, most: int, rng: np.random.Generator) -> IntArray:
+    """Return places in (n,) labels, ascending: all n, or about `most` with the same share of each label (`subsample`)."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    kept = subsample(stratum_rows(labels, len(labels), "labels"), most, rng)
+    return np.sort(np.concatenate(list(kept.values())))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from synalign_agent.config import SessionConfig
 from synalign_agent.core.alignment import Rows
 from synalign_agent.core.arrays import FloatArray, IntArray
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.measure import label_prior
 from synalign_agent.data.real import RealData
 from synalign_agent.report.copies import copy_check
@@ -104,7 +105,7 @@ class _Group:
         cls, rng: np.random.Generator, places: IntArray, X: NDArray[np.float32], codes: IntArray, masses: FloatArray
     ) -> _Group:
         """Take rows of which every label counts as `masses` say."""
-        places = _some(rng, places)
+        places = some_rows(places, _MOST_ROWS, rng)
         counts = np.bincount(codes[places], minlength=len(masses))
         weights = masses[codes[places]] / counts[codes[places]]
         return cls(places, X, codes, weights / (weights.sum() or 1.0))
@@ -114,12 +115,8 @@ class _Group:
         cls, rng: np.random.Generator, places: IntArray, X: NDArray[np.float32], codes: IntArray, copies: IntArray
     ) -> _Group:
         """Take rows of which each counts as often as it is there."""
-        places = _some(rng, places)
+        places = some_rows(places, _MOST_ROWS, rng)
         return cls(places, X, codes, copies[places] / max(int(copies[places].sum()), 1))
-
-
-def _some(rng: np.random.Generator, places: IntArray) -> IntArray:
-    return places if len(places) <= _MOST_ROWS else np.sort(rng.choice(places, _MOST_ROWS, replace=False))
 
 
 def _label_shares(codes: IntArray, copies: IntArray, n_labels: int) -> FloatArray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synalign_agent.core.strata import some_rows
 from synalign_agent.stores.vectors import VectorStore
 
 _MOST_REAL_ROWS = 1000
@@ -28,9 +29,7 @@ def copy_check(
         `selected` and `real` (each real row beside its nearest other one), with `n`, `median`, `p95` and `max`, which are None
         without rows; and `share_above_real_p95`: 0.05 is what as many new real rows would have.
     """
-    rows = np.arange(len(real_vectors))
-    if len(rows) > _MOST_REAL_ROWS:
-        rows = np.sort(rng.choice(rows, _MOST_REAL_ROWS, replace=False))
+    rows = some_rows(np.arange(len(real_vectors)), _MOST_REAL_ROWS, rng)
     among_real = np.empty(0)
     if len(real_vectors) > 1:
         found, cosines = real_vectors.search(real_vectors.matrix[rows], 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from synalign_agent.config import SessionConfig
 from synalign_agent.core.alignment import Rows
-from synalign_agent.core.gap_map import gap_map, region_count
-from synalign_agent.core.strata import stratum_rows, subsample
+from synalign_agent.core.arrays import FloatArray, IntArray
+from synalign_agent.core.gap_map import Gap, gap_map, region_count
+from synalign_agent.core.kernels import Kernel
+from synalign_agent.core.strata import some_of_strata
 from synalign_agent.data.measure import label_prior, session_kernel
 from synalign_agent.data.real import RealData
 from synalign_agent.stores.vectors import kmeans_medoids
@@ -42,35 +45,68 @@ def session_gaps(
         `examples` [{`id`, `text`}] (reference rows), and `command`.
     """
     rng = np.random.default_rng([config.seed, _STREAM])
-    places = _some(np.flatnonzero(~real.held_out), real, rng)
-    scoring_places = _some(np.flatnonzero(real.scores), real, rng)
+    places, scoring_places = (
+        all_places[some_of_strata(real.codes[all_places], _MOST_ROWS, rng)]
+        for all_places in (np.flatnonzero(~real.held_out), np.flatnonzero(real.scores))
+    )
     reference = Rows(real.X[places], real.codes[places])
     scoring = Rows(real.X[scoring_places], real.codes[scoring_places])
-    centres: list[int] = []
-    for label in np.unique(scoring.label).tolist():
-        rows = np.flatnonzero(reference.label == label)
-        n_regions = region_count(int((scoring.label == label).sum()))
-        centres += rows[kmeans_medoids(reference.X[rows], n_regions, config.seed)].tolist()
-    prior = label_prior(config, real)
-    found = gap_map(reference, scoring, pool, copies, centres, session_kernel(config, real), prior=prior)
+    found = find_gaps(
+        reference,
+        scoring,
+        pool,
+        copies,
+        session_kernel(config, real),
+        prior=label_prior(config, real),
+        seed=config.seed,
+    )
     described = []
     for number, gap in enumerate(found, start=1):
         examples = [real.rows[place] for place in places[list(gap.examples)].tolist()]
         described.append(
             {
-                "label": real.labels[gap.label],
-                "size": gap.size,
-                "mass": gap.mass,
-                "synthetic_mass": gap.synthetic_mass,
-                "pool_mass": gap.pool_mass,
+                **measured_gap(gap, real.labels),
                 "noise": (gap.mass - gap.synthetic_mass) / gap.z,
-                "z": gap.z,
-                "witness": gap.witness,
                 "examples": [{"id": row.id, "text": row.text} for row in examples],
                 "command": _command(folder, number, n_rounds, [row.id for row in examples]),
             }
         )
     return described
+
+
+def find_gaps(
+    reference: Rows, scoring: Rows, pool: Rows, copies: IntArray, kernel: Kernel, *, prior: FloatArray, seed: int
+) -> list[Gap]:
+    """Map the gaps over k-means regions of each label's reference rows, as many as its scoring rows can tell apart.
+
+    Args:
+        reference: real rows that the regions are drawn around.
+        scoring: real rows that the masses are counted on.
+        pool: synthetic rows.
+        copies: (m,) how often each is in the dataset.
+        kernel: of the witness.
+        prior: (L,) label masses, sum 1.
+        seed: of k-means.
+    """
+    centres: list[int] = []
+    for label in np.unique(scoring.label).tolist():
+        rows = np.flatnonzero(reference.label == label)
+        n_regions = region_count(int((scoring.label == label).sum()))
+        centres += rows[kmeans_medoids(reference.X[rows], n_regions, seed)].tolist()
+    return gap_map(reference, scoring, pool, copies, centres, kernel, prior=prior)
+
+
+def measured_gap(gap: Gap, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the numbers of a gap as JSON values, with its label's name."""
+    return {
+        "label": labels[gap.label],
+        "size": gap.size,
+        "mass": gap.mass,
+        "synthetic_mass": gap.synthetic_mass,
+        "pool_mass": gap.pool_mass,
+        "z": gap.z,
+        "witness": gap.witness,
+    }
 
 
 def _command(folder: Path, number: int, n_rounds: int, ids: list[str]) -> str:
@@ -81,11 +117,3 @@ def _command(folder: Path, number: int, n_rounds: int, ids: list[str]) -> str:
     focus = shlex.quote(f"explore.focus={json.dumps(ids)}")
     fork = f"synalign fork {folder.name} --thread-id {name} --runs-dir {runs_dir} --set {focus}"
     return f"{fork} --set limits.max_rounds={n_rounds + 1}\nsynalign resume {name} --runs-dir {runs_dir}"
-
-
-def _some(places: NDArray[np.int64], real: RealData, rng: np.random.Generator) -> NDArray[np.int64]:
-    if len(places) <= _MOST_ROWS:
-        return places
-    strata = stratum_rows(real.codes[places], len(places), "label")
-    kept: NDArray[np.int64] = places[np.sort(np.concatenate(list(subsample(strata, _MOST_ROWS, rng).values())))]
-    return kept

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from synalign_agent.config import GatesConfig
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.real import RealData
 from synalign_agent.gates.label_check import check_vote
 from synalign_agent.gates.length import check_length, check_repetition, length_limits
@@ -33,8 +34,7 @@ def real_rejection_rates(
     places = np.flatnonzero(real.held_out)
     if len(places) == 0:
         return {}
-    if len(places) > _MOST_ROWS:
-        places = np.sort(rng.choice(places, _MOST_ROWS, replace=False))
+    places = some_rows(places, _MOST_ROWS, rng)
     limits = length_limits([row.text for row in real.rows if row.split == "reference"], config.length)
     counts: Counter[str] = Counter(dict.fromkeys(_JUDGED, 0))
     for place in places.tolist():

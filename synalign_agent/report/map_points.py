@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from synalign_agent.core.arrays import FloatArray, IntArray
+from synalign_agent.core.arrays import FloatArray
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.real import RealData
 from synalign_agent.report.layout import neighbourhoods, project_2d
 from synalign_agent.report.map_figure import MapPoint
@@ -33,13 +34,13 @@ def map_points(
     shown = np.sort(
         np.concatenate(
             [
-                _some(rng, np.flatnonzero(is_selected), n_selected),
-                _some(rng, np.flatnonzero(~is_selected), MOST_POINTS - n_selected),
+                some_rows(np.flatnonzero(is_selected), n_selected, rng),
+                some_rows(np.flatnonzero(~is_selected), MOST_POINTS - n_selected, rng),
             ]
         )
     )
     synthetic = pool.iloc[shown].to_dict("records")
-    real_shown = [real.rows[place] for place in _some(rng, np.arange(len(real.rows)), MOST_POINTS).tolist()]
+    real_shown = [real.rows[place] for place in some_rows(np.arange(len(real.rows)), MOST_POINTS, rng).tolist()]
     vectors = real_vectors.get([row.id for row in real_shown])
     others = [pool_vectors.get([row["sample_id"] for row in synthetic])]
     directions = project_2d(vectors, others)
@@ -61,10 +62,6 @@ def map_points(
         for place, row in enumerate(synthetic)
     ]  # fmt: skip
     return points
-
-
-def _some(rng: np.random.Generator, places: IntArray, n: int) -> IntArray:
-    return np.sort(rng.permutation(places)[:n])
 
 
 def _pair(place: FloatArray) -> tuple[float, float]:

@@ -15,19 +15,18 @@ from synalign_agent.config import AlignConfig
 from synalign_agent.core.align import label_quotas
 from synalign_agent.core.alignment import MOST_SCORED_ROWS, Alignment, Rows, align_pool
 from synalign_agent.core.certificate import MAX_REAL_ROWS
-from synalign_agent.core.gap_map import Gap, gap_map, region_count
-from synalign_agent.core.kernels import Kernel, RBFMixture, median_distance
+from synalign_agent.core.kernels import RBFMixture, median_distance
 from synalign_agent.data.real import RealData
 from synalign_agent.embedding.base import Encoder, Vectors
 from synalign_agent.errors import InputError
-from synalign_agent.stores.vectors import kmeans_medoids
+from synalign_agent.report.gaps import find_gaps
 from synalign_agent.toolkit import Objective
 from synalign_agent.toolkit.align_report import NOT_IN_REAL, Outcome, report
 from synalign_agent.toolkit.files import write_report, write_table
 from synalign_agent.toolkit.findings import listed
 from synalign_agent.toolkit.options import check_whole
 from synalign_agent.toolkit.progress import Clock, Progress, silent
-from synalign_agent.toolkit.sample import Sample, sample
+from synalign_agent.toolkit.sample import sample
 from synalign_agent.toolkit.table import Source, Table, read_table
 from synalign_agent.toolkit.vectors import Embeddings, encoded, given, make_encoder
 
@@ -174,7 +173,7 @@ def align(
         )  # fmt: skip
     with clock.phase("gap_map"):
         tell("Mapping gaps", 0, 0)
-        gaps = _gaps(reference, scoring, pool, found, kernel, prior, seed)
+        gaps = find_gaps(reference.rows, scoring, pool, found.copies, kernel, prior=prior, seed=seed)
     outcome = Outcome(
         data,
         real_table,
@@ -222,24 +221,6 @@ def _vectors(
             f"embeddings have {X_real.shape[1]} dimensions and synthetic_embeddings {X_pool.shape[1]}: two encoders made them"
         )
     return None, X_real, X_pool
-
-
-def _gaps(
-    reference: Sample,
-    scoring: Rows,
-    pool: Rows,
-    found: Alignment,
-    kernel: Kernel,
-    prior: NDArray[np.float64],
-    seed: int,
-) -> list[Gap]:
-    X, labels = reference.rows
-    centres: list[int] = []
-    for label in np.unique(scoring.label).tolist():
-        rows = np.flatnonzero(labels == label)
-        n_regions = region_count(int((scoring.label == label).sum()))
-        centres += rows[kmeans_medoids(X[rows], n_regions, seed)].tolist()
-    return gap_map(reference.rows, scoring, pool, found.copies, centres, kernel, prior=prior)
 
 
 def _frame(table: Table, found: Alignment) -> pd.DataFrame:

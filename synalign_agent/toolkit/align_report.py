@@ -14,8 +14,10 @@ from synalign_agent.core.alignment import Alignment, Rows, Score
 from synalign_agent.core.arrays import Array
 from synalign_agent.core.gap_map import Gap
 from synalign_agent.core.mmd import equivalent_rows
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.real import RealData
 from synalign_agent.errors import InputError
+from synalign_agent.report.gaps import measured_gap
 from synalign_agent.stores.near_duplicates import near_duplicates
 from synalign_agent.toolkit.findings import Finding, listed
 from synalign_agent.toolkit.sample import Sample
@@ -134,16 +136,7 @@ def _per_label(outcome: Outcome) -> dict[str, Any]:
 
 def _described(gap: Gap, outcome: Outcome) -> dict[str, Any]:
     data, shown = outcome.data, outcome.reference.places[list(gap.examples)]
-    return {
-        "label": data.labels[gap.label],
-        "size": gap.size,
-        "mass": gap.mass,
-        "synthetic_mass": gap.synthetic_mass,
-        "pool_mass": gap.pool_mass,
-        "witness": gap.witness,
-        "z": gap.z,
-        "examples": [data.rows[row].text for row in shown.tolist()],
-    }
+    return {**measured_gap(gap, data.labels), "examples": [data.rows[row].text for row in shown.tolist()]}
 
 
 def _findings(outcome: Outcome) -> Iterator[Finding]:
@@ -223,7 +216,7 @@ def _near_duplicate_findings(outcome: Outcome) -> Iterator[Finding]:
     n = min(len(selected), len(real))
     threshold = GatesConfig().duplicate_cosine
     count, expected = (
-        _n_near_duplicates(X[np.sort(rng.choice(rows, n, replace=False))], threshold)
+        _n_near_duplicates(X[some_rows(rows, n, rng)], threshold)
         for X, rows in ((outcome.pool.X, selected), (outcome.reference.rows.X, real))
     )
     if count > 2 * expected:

@@ -23,6 +23,7 @@ from synalign_agent.core.explore import (
     select_seeds,
 )
 from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.real import RealData
 from synalign_agent.embedding.base import Encoder, Vectors
 from synalign_agent.errors import InputError
@@ -241,7 +242,7 @@ def _in_turns(found: list[Cluster], rows: NDArray[np.int64], wanted: int) -> lis
 
 def _coverage_by_chance(X: Vectors, allowed: NDArray[np.int64], size: int, radius: float, seed: int) -> float:
     rng = np.random.default_rng([seed, _CHANCE_STREAM])
-    some = X if len(X) <= _MOST_CHANCE_ROWS else X[np.sort(rng.choice(len(X), _MOST_CHANCE_ROWS, replace=False))]
+    some = X[some_rows(np.arange(len(X)), _MOST_CHANCE_ROWS, rng)]
     shares: list[float] = []
     for _ in range(_RANDOM_CHOICES):
         chosen = X[rng.choice(allowed, size, replace=False)]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synalign_agent.core.alignment import Rows
+from synalign_agent.core.strata import some_rows
 from synalign_agent.data.real import RealData
 
 
@@ -36,6 +37,6 @@ def sample(data: RealData, allowed: NDArray[np.bool_], most_per_label: int, rng:
     kept: list[NDArray[np.int64]] = []
     for code in range(len(data.labels)):
         places = np.flatnonzero(allowed & (data.codes == code))
-        kept.append(places if len(places) <= most_per_label else rng.choice(places, most_per_label, replace=False))
+        kept.append(some_rows(places, most_per_label, rng))
     drawn = np.sort(np.concatenate(kept))
     return Sample(drawn, Rows(data.X[drawn], data.codes[drawn]))

@@ -15,6 +15,7 @@ from synalign_agent.core.arrays import Array, BoolArray, FloatArray, IntArray, s
 from synalign_agent.core.gp import PosteriorVariance
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.selection.lazy_maximum import Maximum
+from synalign_agent.core.strata import some_rows
 
 MOST_TARGETS = 2048
 """Rows that the mean is over at most: it is then known to 2 % of the variances' spread, the same for all candidates."""
@@ -57,7 +58,7 @@ class MeanVarianceMaximum:
         self._posterior = PosteriorVariance(kernel, noise)
         self._noise = noise
         n = len(X)
-        targets = np.arange(n) if n <= MOST_TARGETS else np.sort(rng.choice(n, MOST_TARGETS, replace=False))
+        targets = some_rows(np.arange(n), MOST_TARGETS, rng)
         self._targets = self._take(targets)
         mass = weights[targets]
         self._mass: FloatArray = mass / mass.sum() if mass.sum() > 0 else np.full(len(targets), 1.0 / len(targets))
