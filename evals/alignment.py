@@ -16,9 +16,9 @@ import numpy as np
 
 from evals import missing_modes
 from evals.alignment_view import figure, tables, targets
-from evals.datasets import Benchmark, Rows, load_benchmarks, sample_rows
+from evals.datasets import SHORT_POOL_ROWS, Benchmark, Rows, load_benchmarks, sample_rows
 from evals.embeddings import default_encoder
-from evals.methods import METHODS, OURS
+from evals.methods import LABELS, OURS
 from evals.results import Condition, EvalResult, start, timed
 from evals.scorers.texts import distinct_ngrams, exact_duplicates, near_duplicates
 from evals.scorers.two_sample import c2st_auc
@@ -42,7 +42,7 @@ class Settings:
     """What is varied, and how much of everything is used."""
 
     datasets: tuple[str, ...] = ("agnews", "sst2")
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(LABELS)
     references: tuple[str, ...] = ("20", "100", "1000", ALL)
     """Reference rows of each label."""
     n_selected: int = 2000
@@ -72,7 +72,7 @@ class Settings:
             )  # fmt: skip
         if name == "short":
             return cls(
-                n_from_generator=250, pool_rows=10_000, n_seeds=3, generator_seeds=1, max_pool=20_000,
+                n_from_generator=150, pool_rows=10_000, n_seeds=3, generator_seeds=1, max_pool=SHORT_POOL_ROWS,
                 ess_shares=(0.25, 1.0, 2.0),
             )  # fmt: skip
         return cls()
@@ -89,9 +89,9 @@ def run(settings: Settings, progress: Progress, data_dir: Path | None = None) ->
     Raises:
         InputError: the data are missing or too few, or a method is unknown.
     """
-    unknown = sorted(set(settings.methods) - set(METHODS))
+    unknown = sorted(set(settings.methods) - set(LABELS))
     if unknown:
-        raise InputError(f"methods: {', '.join(unknown)} unknown; there are {', '.join(METHODS)}")
+        raise InputError(f"methods: {', '.join(unknown)} unknown; there are {', '.join(LABELS)}")
     started = time.perf_counter()
     benchmarks = load_benchmarks(
         settings.datasets, data_dir, ref=settings.max_ref, test=settings.max_test, pool=settings.max_pool

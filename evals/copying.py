@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from evals.copying_view import figure, tables, targets
-from evals.datasets import Benchmark, Rows, load_benchmarks
+from evals.datasets import SHORT_POOL_ROWS, Benchmark, Rows, load_benchmarks
 from evals.embeddings import embed
 from evals.methods import METHODS
 from evals.planted_copies import CHANGES, NEW, change
@@ -55,7 +55,7 @@ class Settings:
                 datasets=("sst2",), n_selected=100, n_planted=30, n_seeds=2, max_ref=800, max_test=800, max_pool=1500
             )
         if name == "short":
-            return cls(n_planted=150, n_seeds=3, max_pool=20_000)
+            return cls(n_planted=150, n_seeds=3, max_pool=SHORT_POOL_ROWS)
         return cls()
 
 

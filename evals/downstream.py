@@ -19,7 +19,7 @@ import numpy as np
 from evals.classifiers import logistic
 from evals.classifiers.finetune import Job, Plan, Recipe, carry_out, finished
 from evals.classifiers.quality import METRICS
-from evals.datasets import Benchmark, load_benchmarks, sample_rows
+from evals.datasets import SHORT_POOL_ROWS, Benchmark, load_benchmarks, sample_rows
 from evals.downstream_view import figure, tables, targets
 from evals.embeddings import cache_folder, default_encoder, embed
 from evals.results import Condition, EvalResult, Value, start, timed
@@ -87,8 +87,8 @@ class Settings:
             )  # fmt: skip
         if name == "short":
             return cls(
-                n_synthetic=(500, 2000), n_seeds=5, max_pool=20_000, tuned_real_per_label=("5",), tuned_n_synthetic=(500,),
-                tuned_arms=(REAL, RAW, "aligned"), tuned_references=("all",), tuned_test_rows=500, n_tuned_seeds=5, n_steps=40,
+                n_synthetic=(2000,), n_seeds=5, max_pool=SHORT_POOL_ROWS, tuned_real_per_label=("5",), tuned_n_synthetic=(500,),
+                tuned_arms=(REAL, RAW, "aligned"), tuned_references=("all",), tuned_test_rows=500, n_tuned_seeds=3, n_steps=40,
                 max_tokens=32, n_trained_layers=2,
             )  # fmt: skip
         return cls()

@@ -50,7 +50,7 @@ class Settings(SessionSettings):
         if name == "quick":
             return cls(arms=(BASELINE, "ivr_gap+attributes+alignment"), max_test=500, **SIZES[name])
         if name == "short":
-            return cls(arms=_arms("random", "ivr_gap"), **SIZES[name])
+            return cls(arms=(BASELINE, f"{BASELINE}+alignment", "ivr_gap+attributes+alignment"), **SIZES[name])
         return cls(**SIZES[name])
 
 

@@ -101,7 +101,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         "datasets": ("sst2",), "max_calls": 26, "n_samples": 12, "n_ref": 200, "clusters_per_label": 1, "n_seeds": 1,
     },
-    "short": {"datasets": ("sst2",), "max_calls": 49, "n_samples": 30, "n_ref": 400, "n_seeds": 2},
+    "short": {
+        "datasets": ("sst2",), "max_calls": 49, "n_samples": 30, "n_ref": 400, "clusters_per_label": 1, "n_seeds": 2,
+    },
     "full": {},
 }  # fmt: skip
 """By preset, fields of `SessionSettings` that are not the default: evals with the same ones share their sessions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,11 @@ def error_bars(intervals: Sequence[Interval]) -> list[list[float]]:
 
 
 def plain_logarithmic(axis: Any) -> None:
-    """Label a logarithmic `Axis` with plain numbers at 1, 2 and 5 times the powers of ten, and nothing between."""
+    """Label a logarithmic `Axis` with plain numbers, three in a power of ten or fewer where it spans many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    powers = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if powers < 1.5 else (1.0, 3.0) if powers < 3.0 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -11,7 +11,7 @@ from evals import machine
 from evals.datasets import Benchmark
 from evals.embeddings import embed
 from evals.ess import temper
-from evals.methods import METHODS, kernel
+from evals.methods import METHODS, SESSION, Weighted, kernel, session
 from evals.methods.base import product_kernel
 from evals.scorers.held_out import HeldOut
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
@@ -82,22 +82,25 @@ def prepare(benchmark: Benchmark, progress: Progress) -> Data:
 
 
 def select(data: Data, task: Task, method: str) -> Selection:
-    """Call the method for every label; time and memory are of these calls alone."""
+    """Call the method for every label, or once where it takes all; time and memory are of these calls alone."""
     benchmark, n_labels = data.benchmark, len(data.benchmark.label_names)
     n = task.n // n_labels
     rng = np.random.default_rng([task.seed, 3])
-    seconds, answers, calls = 0.0, [], []
+    calls = []
     for label in range(n_labels):
         rows = task.pool[benchmark.pool.labels[task.pool] == label]
         ref = task.ref[benchmark.ref.labels[task.ref] == label]
         calls.append(
             (rows, data.X_pool[rows], data.X_ref[ref], benchmark.pool.take(rows).texts, benchmark.ref.take(ref).texts)
         )
+    answers: list[Weighted]
     with machine.PeakMemory() as memory:
-        for _, X, X_ref, texts, ref_texts in calls:
-            begun = time.perf_counter()
-            answers.append(METHODS[method](X, X_ref, texts, ref_texts, n, rng))
-            seconds += time.perf_counter() - begun
+        begun = time.perf_counter()
+        if method == SESSION:
+            answers = session.select_all([call[1] for call in calls], [call[2] for call in calls], n, rng)
+        else:
+            answers = [METHODS[method](X, X_ref, texts, ref_texts, n, rng) for _, X, X_ref, texts, ref_texts in calls]
+        seconds = time.perf_counter() - begun
     even = [temper(answer.weights, n) for answer in answers] if task.is_main else None
     return Selection(
         rows=np.concatenate([call[0] for call in calls]),

@@ -1,9 +1,11 @@
-"""Ways to weigh and select synthetic rows, one a file, behind one signature (`base.Select`)."""
+"""Ways to weigh and select synthetic rows, one a file behind one signature (`base.Select`); `session` takes all labels."""
 
 from evals.methods import dsir, herding, kernel, logistic, projection, random, thinning, voting
 from evals.methods.base import Select, Weighted
 
 OURS = "kernel"
+SESSION = "session"
+"""Not among `METHODS`: see `session.select_all`."""
 METHODS: dict[str, Select] = {
     "random": random.select,
     "projection": projection.select,
@@ -19,6 +21,7 @@ LABELS = {
     "random": "random",
     "projection": "random projections (the paper)",
     OURS: "kernel weights (ours)",
+    SESSION: "the same, as sessions (ours)",
     "herding": "kernel herding",
     "thinning": "kernel thinning (goodpoints)",
     "logistic": "logistic density ratio",
@@ -26,4 +29,4 @@ LABELS = {
     "voting": "nearest-real voting (Private Evolution)",
 }
 
-__all__ = ["LABELS", "METHODS", "OURS", "Select", "Weighted"]
+__all__ = ["LABELS", "METHODS", "OURS", "SESSION", "Select", "Weighted"]

@@ -19,7 +19,7 @@ from evals.results import EvalResult, matching
 from synalign_agent.errors import InputError
 from synalign_agent.toolkit.progress import silent
 
-METHODS = ("random", "kernel", "thinning", "dsir")
+METHODS = ("random", "kernel", "session", "thinning", "dsir")
 TINY = Settings(
     datasets=("tiny",), methods=METHODS, references=("10", "all"), n_selected=40, n_from_generator=20, pool_rows=300, n_seeds=2,
     generator_seeds=1, ess_shares=(2.0,), only_all_references=(),
@@ -57,10 +57,11 @@ def test_a_run_has_all_scores_files_and_targets(result: EvalResult, tmp_path: Pa
     means = {
         method: sum(entry.value or 0.0 for entry in matching(result.measurements, "mmd2", {**where, "method": method}))
         / 2
-        for method in ("random", "kernel", "dsir", "real")
+        for method in ("random", "kernel", "session", "dsir", "real")
     }
     # A quarter of the pool lacks three words of eight: what is chosen well has them again.
     assert 0.0 < means["kernel"] < means["random"]
+    assert means["kernel"] != means["session"] < means["random"]
     assert {entry.condition["pool"] for entry in result.measurements} == {"mixture", "model-0", "model-3"}
     assert matching(result.measurements, "n_selected", {**where, "method": "kernel"})[0].value == 40
 

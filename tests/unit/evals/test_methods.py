@@ -10,9 +10,12 @@ import pytest
 pytest.importorskip("evals.methods", reason="the evals are not part of the source distribution")
 
 from evals.ess import temper
-from evals.methods import LABELS, METHODS, OURS
+from evals.methods import LABELS, METHODS, OURS, SESSION, session
 from evals.methods.kernel import weights_at
+from synalign_agent.config import AlignConfig
+from synalign_agent.core.arrays import unit_rows
 from synalign_agent.core.kernels import RBFMixture
+from synalign_agent.core.label_odds import doubtful_rows
 from synalign_agent.core.mmd import mmd2_biased
 from synalign_agent.core.resample import effective_sample_size
 
@@ -89,4 +92,19 @@ def test_tempering_keeps_the_order_and_meets_the_effective_sample_size() -> None
 
 
 def test_every_method_has_a_name_for_people() -> None:
-    assert LABELS.keys() == METHODS.keys()
+    assert LABELS.keys() == {*METHODS, SESSION}
+
+
+def test_the_method_of_sessions_selects_what_they_would_of_every_label() -> None:
+    rng = np.random.default_rng(0)
+    pools, refs = ([unit_rows(rng.normal(size=(n, 6)) + shift) for shift in (0.5, -0.5)] for n in (120, 80))
+    found = session.select_all(pools, refs, 20, np.random.default_rng(1))
+    assert [len(of_label.selected) for of_label in found] == [20, 20]
+    assert [of_label.weights.sum() for of_label in found] == pytest.approx([1.0, 1.0])
+    labels = [np.repeat([0, 1], n) for n in (120, 80)]
+    doubtful = doubtful_rows(
+        np.concatenate(pools), labels[0], np.concatenate(refs), labels[1], max_odds=AlignConfig().max_label_odds or np.inf,
+        at_least=np.array([20, 20]), rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert doubtful.any()
+    assert not doubtful[np.concatenate([found[0].selected, 120 + found[1].selected])].any()
