@@ -152,7 +152,7 @@ def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_
 def stored_config(store: SessionStore) -> SessionConfig | None:
     """Return the configuration that the session was last opened with; None for one that was never started."""
     stored = store.meta("config")
-    return None if stored is None else SessionConfig.parse(yaml.safe_load(stored), source="stored configuration")
+    return None if stored is None else SessionConfig.parse_stored(yaml.safe_load(stored))
 
 
 def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:

@@ -19,13 +19,12 @@ from synalign_agent.config.llm import LLMConfig, LLMPrices
 from synalign_agent.config.observability import MLflowConfig, ObservabilityConfig, OTLPConfig
 from synalign_agent.config.paths import EXAMPLE_PREFIX, resolve_path
 from synalign_agent.config.review import ReviewConfig, ReviewPolicy
-from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, walk_fields
+from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
 from synalign_agent.config.session import SessionConfig
 from synalign_agent.config.storage import StorageConfig
 
 __all__ = [
     "EXAMPLE_PREFIX",
-    "NEUTRAL_DEFAULT",
     "OPERATIONAL",
     "AlignConfig",
     "AttributesConfig",

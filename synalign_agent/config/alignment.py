@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from synalign_agent.config.section import NEUTRAL_DEFAULT, Section, Share
+from synalign_agent.config.section import Section, Share, added
 
 
 class AlignConfig(Section):
@@ -31,7 +31,7 @@ class AlignConfig(Section):
     contrast_shrinkage: bool = Field(
         True,
         description="Follow what tells labels apart only as far as the reference rows can tell it from chance, for `kernel`.",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added(False),
     )
     max_label_odds: float | None = Field(
         2.0,
@@ -39,7 +39,7 @@ class AlignConfig(Section):
         allow_inf_nan=False,
         description="Do not select rows whose label is less probable than another by more than this factor, judged by the "
         "reference rows, as far as enough others are left (null = select them all the same).",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added(None),
     )
     lengthscale_multipliers: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.5, 1.0, 2.0],

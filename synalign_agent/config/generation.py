@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, Share
+from synalign_agent.config.section import OPERATIONAL, Section, Share, added
 
 
 class ExploreConfig(Section):
@@ -34,7 +34,7 @@ class ExploreConfig(Section):
     focus: list[str] | None = Field(
         None,
         description="Ids of real reference rows: explore only them and their neighbours, as the report's gaps do (null = all).",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added(None),
     )
     gap_floor: float = Field(0.1, ge=0, description="Weight of rows without a gap, relative to the largest gap.")
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section, Share
+from synalign_agent.config.section import OPERATIONAL, Section, Share, added
 
 
 class LLMPrices(Section):
@@ -72,7 +72,7 @@ class LLMConfig(Section):
     structured_output: Literal["auto", "json_schema", "json_object", "text"] = Field(
         "auto",
         description="How JSON is asked for. `auto`: by schema, and if the endpoint refuses that, by JSON mode, then by words.",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added("auto"),
     )
     response_cache: str | None = Field(
         None,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from synalign_agent.config.section import NEUTRAL_DEFAULT, OPERATIONAL, Section
+from synalign_agent.config.section import OPERATIONAL, Section, added
 
 ReviewPolicy = Literal["never", "first_round", "every_round", "flagged"]
 
@@ -18,13 +18,13 @@ class ReviewConfig(Section):
         "never",
         description="Whether a person approves, edits or drops the attributes of each cluster before texts are written from "
         "them. `flagged`: those that are missing, or equal to those of another cluster of the label.",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added("never"),
     )
     samples: ReviewPolicy = Field(
         "never",
         description="Whether a person approves, edits or rejects the texts that passed the gates. `flagged`: those that "
         "passed a gate by less than `margin`.",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added("never"),
     )
     margin: float = Field(
         0.05,
@@ -32,7 +32,7 @@ class ReviewConfig(Section):
         le=1,
         description="How near to the threshold of a gate (cosines, share of the label vote, share of repeated word pairs) a "
         "text is flagged.",
-        json_schema_extra=NEUTRAL_DEFAULT,
+        json_schema_extra=added(0.05),
     )
     items_per_batch: int = Field(
         50,

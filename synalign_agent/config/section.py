@@ -7,19 +7,26 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 # Marks fields that cannot change what is generated or chosen: they may differ between two openings of one session.
 OPERATIONAL: dict[str, JsonValue] = {"operational": True}
-# Marks fields that are younger than the first sessions and change nothing at their default: the fingerprint counts them only
-# elsewhere, so that a configuration from before keeps the one it had.
-NEUTRAL_DEFAULT: dict[str, JsonValue] = {"neutral_default": True}
 
+_BEFORE = "before_added"
 SECRET_ERROR = "secret_value"
 """Type of validation errors whose input must not be shown."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def added(before: JsonValue) -> dict[str, JsonValue]:
+    """Mark a field that is younger than the first sessions, which behave as if it had the value `before`.
+
+    A stored configuration without the field is read with that value, and the fingerprint leaves the field out where it has it.
+    """
+    return {_BEFORE: before}
 
 
 class Section(BaseModel):
@@ -41,7 +48,7 @@ def check_variable(name: str, held: str) -> None:
         )
 
 
-def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
     """Yield `(dotted name, field info, plain value)` of every leaf field, in declaration order."""
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
@@ -49,3 +56,9 @@ def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, 
             yield from walk_fields(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info, value
+
+
+def value_before(info: FieldInfo) -> tuple[JsonValue, ...]:
+    """Return the value that sessions from before the field behave by (`added`), or nothing where it was always there."""
+    marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return (marks[_BEFORE],) if _BEFORE in marks else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from synalign_agent.config.llm import LLMConfig
 from synalign_agent.config.observability import ObservabilityConfig
 from synalign_agent.config.paths import resolve_path
 from synalign_agent.config.review import ReviewConfig
-from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, walk_fields
+from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, value_before, walk_fields
 from synalign_agent.config.storage import StorageConfig
 from synalign_agent.errors import ConfigError
 
@@ -92,6 +93,20 @@ class SessionConfig(Section):
             lines = [f"{source}: {_where(item['loc'])}: {_plain(item)}" for item in error.errors()]
             raise ConfigError("\n".join(lines)) from None
 
+    @classmethod
+    def parse_stored(cls, raw: Mapping[str, Any]) -> SessionConfig:
+        """Validate what a session stored; fields that did not exist then have the value that it behaved by."""
+        source = "stored configuration"
+        filled = copy.deepcopy(dict(raw))
+        for dotted, info, _ in walk_fields(cls.parse(raw, source=source)):
+            *parents, last = dotted.split(".")
+            section = filled
+            for name in parents:
+                section = section.setdefault(name, {})
+            for value in value_before(info):
+                section.setdefault(last, value)
+        return cls.parse(filled, source=source)
+
     def resolve_paths(self, folder: Path) -> SessionConfig:
         """Return a copy whose existing relative paths are absolute, seen from `folder`."""
         prompts_dir = (
@@ -129,7 +144,7 @@ class SessionConfig(Section):
 
     def fingerprint(self) -> str:
         """Hash every field that can change the result (16 hex digits); operational fields do not count."""
-        relevant = dict(self._relevant(neutral_defaults=False))
+        relevant = dict(self._relevant(as_before=False))
         payload = json.dumps({"version": FINGERPRINT_VERSION, **relevant}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
@@ -142,11 +157,11 @@ class SessionConfig(Section):
             if mine.get(name) != theirs.get(name)
         ]
 
-    def _relevant(self, *, neutral_defaults: bool = True) -> Iterator[tuple[str, Any]]:
+    def _relevant(self, *, as_before: bool = True) -> Iterator[tuple[str, Any]]:
+        """Yield the fields that can change the result; without `as_before`, not those that are as if they did not exist."""
         for dotted, info, value in walk_fields(self):
             marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            neutral = marks.get("neutral_default") and value == info.get_default(call_default_factory=True)
-            if not marks.get("operational") and (neutral_defaults or not neutral):
+            if not marks.get("operational") and (as_before or value not in value_before(info)):
                 yield dotted, value
 
 

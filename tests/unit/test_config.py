@@ -231,9 +231,23 @@ def test_the_fingerprint_is_16_hex_digits_and_does_not_depend_on_the_order_of_ke
 
 def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were() -> None:
     # As computed by the release that knew neither; a change here makes every existing session ask for --accept-changes.
-    # The strategy is named because its default has moved, which new sessions should notice.
-    assert parse(explore={"strategy": "gp_gap"}).fingerprint() == "bdb77731b1665fda"
+    # What is named has another default since, which new sessions should notice.
+    before: Any = {"explore": {"strategy": "gp_gap"}, "align": {"contrast_shrinkage": False, "max_label_odds": None}}
+    assert parse(**before).fingerprint() == "bdb77731b1665fda"
     assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
+
+
+def test_a_stored_configuration_without_a_field_is_read_as_the_session_behaved_then() -> None:
+    stored = parse().model_dump()
+    for name in ("contrast_shrinkage", "max_label_odds"):
+        del stored["align"][name]
+    del stored["review"]
+    before = SessionConfig.parse_stored(stored)
+    assert (before.align.contrast_shrinkage, before.align.max_label_odds) == (False, None)
+    assert before.changes(parse()) == ["align.contrast_shrinkage: False -> True", "align.max_label_odds: None -> 2.0"]
+    assert SessionConfig.parse_stored(parse().model_dump()) == parse()
+    with pytest.raises(ConfigError, match="stored configuration: align: "):
+        SessionConfig.parse_stored({**stored, "align": 3})
 
 
 def test_every_accepted_file_has_a_fingerprint(tmp_path: Path) -> None:
