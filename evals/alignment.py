@@ -72,8 +72,8 @@ class Settings:
             )  # fmt: skip
         if name == "short":
             return cls(
-                n_from_generator=150, pool_rows=10_000, n_seeds=3, generator_seeds=1, max_pool=SHORT_POOL_ROWS,
-                ess_shares=(0.25, 1.0, 2.0),
+                references=("20", ALL), n_selected=1000, n_from_generator=100, pool_rows=5000, n_seeds=3, generator_seeds=1,
+                max_pool=SHORT_POOL_ROWS, ess_shares=(0.25, 1.0, 2.0),
             )  # fmt: skip
         return cls()
 

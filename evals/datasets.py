@@ -26,8 +26,8 @@ from synalign_agent.errors import InputError
 
 _HUGGING_FACE = "hf:"
 _ROOT = Path(__file__).resolve().parents[1]
-SHORT_POOL_ROWS = 12_000
-"""Rows of a pool that the short presets share: what two cores embed in a minute or two."""
+SHORT_POOL_ROWS = 10_000
+"""Rows of a pool that the short presets share: what two cores embed in two minutes."""
 _TEXT_COLUMNS = ("text", "sentence", "content")
 
 

@@ -87,7 +87,8 @@ class Settings:
             )  # fmt: skip
         if name == "short":
             return cls(
-                n_synthetic=(2000,), n_seeds=5, max_pool=SHORT_POOL_ROWS, tuned_real_per_label=("5",), tuned_n_synthetic=(500,),
+                real_per_label=("0", "5", "25"), n_synthetic=(2000,), n_seeds=5, max_pool=SHORT_POOL_ROWS,
+                tuned_real_per_label=("5",), tuned_n_synthetic=(500,),
                 tuned_arms=(REAL, RAW, "aligned"), tuned_references=("all",), tuned_test_rows=500, n_tuned_seeds=3, n_steps=40,
                 max_tokens=32, n_trained_layers=2,
             )  # fmt: skip

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evals.cells import Target, cell, interval_of
 from evals.intervals import mean_interval
-from evals.plot_style import look, new_figure
+from evals.plot_style import look, new_figure, plain_logarithmic
 from evals.results import EvalResult, matching, paired_difference
 
 if TYPE_CHECKING:
@@ -96,10 +96,18 @@ def figure(result: EvalResult) -> Figure:
             axes.axhline(result.details["floor"][dataset], color="black", ls=":", lw=1)
             axes.set(yscale="log", xlabel="calls", ylabel="MMD² to test rows")
             axes.set_title(f"{dataset}: {part.replace('+', ' + ') or 'neither attributes nor alignment'}", fontsize=9)
-        grid[row][0].legend(fontsize=7)
-    limits = [axes.get_ylim() for axes in grid.flat]
-    for axes in grid.flat:
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        for axes in grid[row][1:]:
+            axes.sharex(grid[row][0])
+            axes.sharey(grid[row][0])
+        grid[row][0].autoscale()
+        plain_logarithmic(grid[row][0].yaxis)
+    # A panel may lack some of the demonstrations, so the legend is the figure's.
+    lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
+    shown = [name for name in demonstrations if name in lines]
+    floor = grid[0][0].get_lines()[-1]
+    drawn.legend(
+        [*(lines[name] for name in shown), floor], [*shown, "as many real rows"], loc="outside lower center", ncols=6
+    )
     return drawn
 
 
