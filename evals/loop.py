@@ -46,7 +46,7 @@ class Settings(SessionSettings):
 
     @classmethod
     def preset(cls, name: str) -> Settings:
-        """Return the settings called quick (a minute and a half on two cores), short (eight minutes) or full (hours)."""
+        """Return the settings called quick (a minute and a half on two cores), short (five minutes) or full (hours)."""
         if name == "quick":
             return cls(arms=(BASELINE, "ivr_gap+attributes+alignment"), max_test=500, **SIZES[name])
         if name == "short":
