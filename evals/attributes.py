@@ -65,7 +65,7 @@ class Settings(SessionSettings):
         if name == "quick":
             return cls(n_read=12, n_groups=3, **SIZES[name])
         if name == "short":
-            return cls(n_read=24, n_groups=4, **SIZES[name])
+            return cls(n_read=16, n_groups=4, **SIZES[name])
         return cls(**SIZES[name])
 
 

@@ -102,7 +102,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "datasets": ("sst2",), "max_calls": 26, "n_samples": 12, "n_ref": 200, "clusters_per_label": 1, "n_seeds": 1,
     },
     "short": {
-        "datasets": ("sst2",), "max_calls": 49, "n_samples": 30, "n_ref": 400, "clusters_per_label": 1, "n_seeds": 2,
+        "datasets": ("sst2",), "max_calls": 41, "n_samples": 30, "n_ref": 400, "clusters_per_label": 1, "n_seeds": 2,
     },
     "full": {},
 }  # fmt: skip
