@@ -12,8 +12,8 @@ from evals.methods.base import Weighted, product_kernel
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
+from synalign_agent.core.pool_choice import ChoiceOptions, choose_rows
 from synalign_agent.core.pool_choice import Rows as LabelledRows
-from synalign_agent.core.pool_choice import choose_rows
 from synalign_agent.core.resample import resample
 
 REAL, REPEATED, RAW = "real", "repeated", "raw"
@@ -101,9 +101,12 @@ def align(source: Source, reference: IntArray, m: int, variant: str, rng: np.ran
     places = [_pool_rows(source, label) for label in range(source.n_labels)]
     choice = choose_rows(
         pool, real, product_kernel(real.X), prior=np.full(source.n_labels, 1.0 / source.n_labels),
-        quotas=np.array([_quota(source, m, rows) for rows in places]), rng=rng, tolerance=AlignConfig().tolerance,
-        contrast_shrinkage=variant != FULL_CONTRAST,
-        max_label_odds=None if variant == UNCHECKED else AlignConfig().max_label_odds,
+        quotas=np.array([_quota(source, m, rows) for rows in places]), rng=rng,
+        options=ChoiceOptions(
+            tolerance=AlignConfig().tolerance,
+            contrast_shrinkage=variant != FULL_CONTRAST,
+            max_label_odds=None if variant == UNCHECKED else AlignConfig().max_label_odds,
+        ),
     )  # fmt: skip
     return Aligned(
         tuple(

@@ -10,7 +10,7 @@ from evals.methods.base import Weighted, product_kernel
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.align import fit_weights
 from synalign_agent.core.arrays import Array, FloatArray
-from synalign_agent.core.pool_choice import Rows, choose_rows
+from synalign_agent.core.pool_choice import ChoiceOptions, Rows, choose_rows
 
 
 def select(
@@ -19,7 +19,8 @@ def select(
     """Weigh within the cap 1 / n, draw n rows, exchange rows while that lowers the MMD to the reference (a `base.Select`)."""
     pool, real = (Rows(X, np.zeros(len(X), dtype=np.intp)) for X in (X_pool, X_ref))
     choice = choose_rows(
-        pool, real, product_kernel(X_ref), prior=np.ones(1), quotas=np.array([n]), rng=rng, tolerance=AlignConfig().tolerance
+        pool, real, product_kernel(X_ref), prior=np.ones(1), quotas=np.array([n]), rng=rng,
+        options=ChoiceOptions(tolerance=AlignConfig().tolerance),
     )  # fmt: skip
     return Weighted(choice.weights, np.flatnonzero(choice.copies))
 

@@ -9,7 +9,7 @@ import numpy as np
 from evals.methods.base import Weighted, product_kernel
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.arrays import Array
-from synalign_agent.core.pool_choice import Rows, choose_rows
+from synalign_agent.core.pool_choice import ChoiceOptions, Rows, choose_rows
 
 
 def select_all(X_pool: Sequence[Array], X_ref: Sequence[Array], n: int, rng: np.random.Generator) -> list[Weighted]:
@@ -28,7 +28,9 @@ def select_all(X_pool: Sequence[Array], X_ref: Sequence[Array], n: int, rng: np.
     config, n_labels = AlignConfig(), len(X_pool)
     choice = choose_rows(
         pool, real, product_kernel(real.X), prior=np.full(n_labels, 1.0 / n_labels), quotas=np.full(n_labels, n), rng=rng,
-        contrast_shrinkage=config.contrast_shrinkage, max_label_odds=config.max_label_odds, tolerance=config.tolerance,
+        options=ChoiceOptions(
+            contrast_shrinkage=config.contrast_shrinkage, max_label_odds=config.max_label_odds, tolerance=config.tolerance
+        ),
     )  # fmt: skip
     of_labels = [np.flatnonzero(pool.label == label) for label in range(n_labels)]
     return [

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synalign_agent.core.arrays import BoolArray, FloatArray, IntArray
+from synalign_agent.core.arrays import FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
 from synalign_agent.core.cross_mmd import cross_mmd_test
 from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.mmd import equivalent_rows, mean_kernel, mmd2_to_population, witness
 from synalign_agent.core.mmd_null import permutation_p_value, real_floor
+from synalign_agent.core.pool_choice import DEFAULT_OPTIONS, ChoiceOptions, PoolChoice, choose_rows
 from synalign_agent.core.pool_choice import Rows as Rows
-from synalign_agent.core.pool_choice import choose_rows
 from synalign_agent.core.resample import effective_sample_size
 from synalign_agent.core.strata import some_of_strata, some_rows
 
@@ -57,13 +57,9 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Alignment:
-    """What the aligner decided about a pool, and how good it is."""
+class Alignment(PoolChoice):
+    """What was chosen of a pool, and how good it is."""
 
-    weights: FloatArray
-    """(m,) sampling weights over the whole pool, sum 1."""
-    copies: IntArray
-    """(m,) how often each row is in the result."""
     score: Score | None
     """None while the pool is empty."""
     per_label: dict[int, Score]
@@ -71,13 +67,7 @@ class Alignment:
     p_value: float | None
     """Permutation test of the selection against the scoring rows; None where its conditions fail."""
     ess: float
-    duality_gap: float
-    """The largest of the labels' gaps."""
-    doubtful: BoolArray
-    """(m,) rows that could not be selected because the reference speaks against their label (`label_odds.doubtful_rows`)."""
-    contrast_kept: float | None
-    """Share of the difference between labels that the weights follow (`contrast.shrink_contrast`); None where all is followed
-    unasked: by other objectives, for a single label, or with the shrinkage off."""
+    """Effective sample size of the weights, in rows."""
     witness: FloatArray
     """(n_reference,) positive where real mass is missing from the selection, within the row's label."""
 
@@ -93,18 +83,11 @@ def align_pool(
     quotas: IntArray,
     scoring_is_held_out: bool,
     rng: np.random.Generator,
-    objective: str = "kernel",
-    max_copies: int = 1,
-    cap: float | None = None,
-    min_ess: float | None = None,
-    swaps: bool = True,
-    contrast_shrinkage: bool = True,
-    max_label_odds: float | None = 2.0,
+    options: ChoiceOptions = DEFAULT_OPTIONS,
     alpha: float = 0.05,
-    tolerance: float = 1e-6,
     progress: Callable[[int, int], None] | None = None,
 ) -> Alignment:
-    """Fit weights, resample to the quotas without more than `max_copies` of a row, and score the result.
+    """Choose rows (`pool_choice.choose_rows`) and score them.
 
     Sets of more than 20,000 rows are scored by a random 20,000 of them, within labels: the held-out rows, and the pool for
     its raw distance. Time is then bounded by the fit.
@@ -119,15 +102,8 @@ def align_pool(
         quotas: (L,) rows wanted per label; a label with fewer pool rows gives what it has.
         scoring_is_held_out: whether the p-value is valid.
         rng: for resampling and null distributions.
-        objective: this and the options down to `max_label_odds` are those of `pool_choice.choose_rows`.
-        max_copies: see there.
-        cap: see there.
-        min_ess: see there.
-        swaps: see there.
-        contrast_shrinkage: see there.
-        max_label_odds: see there.
+        options: of the choice.
         alpha: tail probability of the floor's quantile.
-        tolerance: duality gap of the weights.
         progress: called with (labels done, labels).
 
     Returns:
@@ -137,10 +113,8 @@ def align_pool(
         InputError: as `choose_rows`.
     """
     choice = choose_rows(
-        pool, reference, kernel, prior=prior, quotas=quotas, rng=rng, objective=objective, max_copies=max_copies, cap=cap,
-        min_ess=min_ess, swaps=swaps, contrast_shrinkage=contrast_shrinkage, max_label_odds=max_label_odds,
-        tolerance=tolerance, progress=progress,
-    )  # fmt: skip
+        pool, reference, kernel, prior=prior, quotas=quotas, rng=rng, options=options, progress=progress
+    )
     copies = choice.copies
     # Fewer than asked for where the weights of a label have too few rows.
     n_selected = np.bincount(pool.label, weights=copies, minlength=len(quotas)).astype(np.int64)

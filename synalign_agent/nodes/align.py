@@ -11,6 +11,7 @@ from synalign_agent.core.alignment import Alignment, Rows, Score, align_pool
 from synalign_agent.core.coverage import radius_coverage
 from synalign_agent.core.kernels import median_distance
 from synalign_agent.core.plan import Progress, stop_reason
+from synalign_agent.core.pool_choice import ChoiceOptions
 from synalign_agent.deps import Deps
 from synalign_agent.observe.events import AlignmentResult, RoundResult
 from synalign_agent.observe.spans import alignment_attributes
@@ -39,14 +40,16 @@ def align(state: State, deps: Deps) -> State:
             scoring_is_held_out=deps.real.scored_on == "holdout",
             # The same stream every round: the floor is one number per session, not a new draw each time.
             rng=deps.rng(_STREAM),
-            objective=config.align.objective,
-            max_copies=config.align.max_copies,
-            min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
-            swaps=config.align.swaps,
-            contrast_shrinkage=config.align.contrast_shrinkage,
-            max_label_odds=config.align.max_label_odds,
+            options=ChoiceOptions(
+                objective=config.align.objective,
+                max_copies=config.align.max_copies,
+                min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
+                swaps=config.align.swaps,
+                contrast_shrinkage=config.align.contrast_shrinkage,
+                max_label_odds=config.align.max_label_odds,
+                tolerance=config.align.tolerance,
+            ),
             alpha=config.target.alpha,
-            tolerance=config.align.tolerance,
         )
         seconds = time.monotonic() - started
         target = _target(deps, alignment.score)

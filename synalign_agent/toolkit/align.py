@@ -16,6 +16,7 @@ from synalign_agent.core.align import label_quotas
 from synalign_agent.core.alignment import MOST_SCORED_ROWS, Alignment, Rows, align_pool
 from synalign_agent.core.certificate import MAX_REAL_ROWS
 from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.core.pool_choice import ChoiceOptions
 from synalign_agent.data.real import RealData
 from synalign_agent.embedding.base import Encoder, Vectors
 from synalign_agent.errors import InputError
@@ -128,6 +129,10 @@ def align(
     check_whole("n_samples", n_samples)
     check_whole("max_copies", max_copies)
     check_whole("seed", seed, least=0)
+    options = ChoiceOptions(
+        objective=objective, max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps,
+        contrast_shrinkage=contrast_shrinkage, max_label_odds=max_label_odds,
+    )  # fmt: skip
     if (embeddings is None) != (synthetic_embeddings is None):
         raise InputError(
             "give vectors for both the real and the synthetic rows, or for neither: two encoders cannot be compared"
@@ -167,9 +172,7 @@ def align(
         found = align_pool(
             pool, reference.rows, scoring, population, kernel, prior=prior, quotas=quota,
             scoring_is_held_out=data.scored_on == "holdout", rng=np.random.default_rng([seed, _ALIGN_STREAM]),
-            objective=objective, max_copies=max_copies, cap=cap, min_ess=min_ess, swaps=swaps,
-            contrast_shrinkage=contrast_shrinkage, max_label_odds=max_label_odds,
-            progress=tell_labels,
+            options=options, progress=tell_labels,
         )  # fmt: skip
     with clock.phase("gap_map"):
         tell("Mapping gaps", 0, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from synalign_agent.core.alignment import Alignment, Rows, align_pool
 from synalign_agent.core.arrays import FloatArray, unit_rows
 from synalign_agent.core.kernels import RBFMixture
 from synalign_agent.core.mmd import mean_kernel, mmd2_to_population
+from synalign_agent.core.pool_choice import ChoiceOptions
 from synalign_agent.errors import InputError
 
 KERNEL = RBFMixture((0.4, 0.8))
@@ -59,6 +61,8 @@ class World:
             "kernel": KERNEL, "prior": self.prior, "quotas": np.array(quotas), "scoring_is_held_out": True,
             "rng": np.random.default_rng(seed), **changes,
         }  # fmt: skip
+        named = {field.name for field in fields(ChoiceOptions)} & values.keys()
+        values["options"] = ChoiceOptions(**{name: values.pop(name) for name in named})
         return align_pool(
             values.pop("pool"), values.pop("reference"), values.pop("scoring"), values.pop("population"),
             values.pop("kernel"), **values,
