@@ -10,9 +10,8 @@ from langgraph.runtime import Runtime
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from synalign_agent.errors import InputError
 from synalign_agent.serving.public_errors import public_errors
-from synalign_agent.serving.sources import RowsOrFile, checked_source
+from synalign_agent.serving.sources import RowsOrFile, check_given, checked_source
 from synalign_agent.serving.tools import check_reply, in_thread, keep, public_report, serving_config, shared_encoder
 from synalign_agent.toolkit import Objective
 from synalign_agent.toolkit.align import AlignResult, align
@@ -99,9 +98,7 @@ async def align_rows(state: AlignmentState, runtime: Runtime[None]) -> Alignment
 def _align(state: AlignmentState, progress: Progress) -> AlignmentOutput:
     serving = serving_config()
     with public_errors(serving):
-        for name in ("real", "synthetic", "n_samples"):
-            if name not in state:
-                raise InputError(f"{name}: is missing from the input of this run; rows are not kept between runs")
+        check_given(state, "real", "synthetic", "n_samples")
         kept = state.get("keep", False)
         check_reply(state["n_samples"], kept, serving, "n_samples")
         result = align(

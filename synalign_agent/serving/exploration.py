@@ -10,9 +10,8 @@ from langgraph.runtime import Runtime
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from synalign_agent.errors import InputError
 from synalign_agent.serving.public_errors import public_errors
-from synalign_agent.serving.sources import RowsOrFile, checked_source
+from synalign_agent.serving.sources import RowsOrFile, check_given, checked_source
 from synalign_agent.serving.tools import check_reply, in_thread, keep, public_report, serving_config, shared_encoder
 from synalign_agent.toolkit import Strategy
 from synalign_agent.toolkit.explore import explore
@@ -81,9 +80,7 @@ async def explore_rows(state: ExplorationState, runtime: Runtime[None]) -> Explo
 def _explore(state: ExplorationState, progress: Progress) -> ExplorationOutput:
     serving = serving_config()
     with public_errors(serving):
-        for name in ("real", "n"):
-            if name not in state:
-                raise InputError(f"{name}: is missing from the input of this run; rows are not kept between runs")
+        check_given(state, "real", "n")
         kept = state.get("keep", False)
         check_reply(state["n"], kept, serving, "n")
         result = explore(

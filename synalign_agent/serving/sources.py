@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,17 @@ def checked_file(given: str, name: str, serving: ServingConfig) -> str:
             f"{name}: {given!r} has {n_bytes:,} bytes, and this server reads {serving.max_file_bytes:,} at most"
         )
     return str(path)
+
+
+def check_given(state: Collection[str], *names: str) -> None:
+    """Check that the input of this run, not of an earlier one on the thread, gave the fields.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name in names:
+        if name not in state:
+            raise InputError(f"{name}: is missing from the input of this run; rows are not kept between runs")
 
 
 def checked_rows(given: object, name: str, serving: ServingConfig) -> Rows:
