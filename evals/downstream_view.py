@@ -155,10 +155,11 @@ def _draw(axes: Any, result: EvalResult, where: dict[str, Any], rows: list[Row],
         if not known:
             continue
         # A little aside, or intervals hide each other.
-        places = [at + 0.06 * (shift - len(rows) / 2) for at, _ in known]
+        places = [at + 0.06 * (shift - (len(rows) - 1) / 2) for at, _ in known]
         means, bars = [interval.mean for _, interval in known], error_bars([interval for _, interval in known])
         axes.errorbar(places, means, yerr=bars, capsize=2, lw=1.3, ms=7, label=row.label, **styles[row.label])
     axes.set_xticks(range(len(ks)), ks)
+    axes.set_xlim(-0.5, len(ks) - 0.5)
     axes.set(xlabel="real rows of each label", ylabel="macro-F1", title=f"{_title(where)}, {m:,} synthetic rows")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc="lower right")
