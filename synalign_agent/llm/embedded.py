@@ -39,6 +39,9 @@ def embedded_server(path: Path, *, n_slots: int, n_threads: int | None) -> Itera
     params.port = 0
     params.api_keys = [api_key]
     params.verbosity = -1
+    # llama.cpp would keep every prompt's state, 20 MB a call of the packaged model, up to 8 GiB. Draws of a cluster follow each
+    # other, and find their common prompt in the slot that answered the last one.
+    params.cache_ram_mib = 0
     try:
         server = Server(params)
     except RuntimeError as error:

@@ -58,3 +58,28 @@ def test_the_server_asks_for_its_key_and_ends_with_its_block() -> None:
             assert answer.status == 200
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(f"{base_url}/models", timeout=10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_does_not_grow_with_the_prompts() -> None:
+    import json
+    import urllib.request
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    with embedded_server(packaged_gguf(), n_slots=1, n_threads=1) as (base_url, api_key):
+
+        def ask(prompt: str) -> None:
+            body = json.dumps({"prompt": prompt, "max_tokens": 1}).encode()
+            headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+            with urllib.request.urlopen(urllib.request.Request(f"{base_url}/completions", body, headers), timeout=60):
+                pass
+
+        ask("a " * 400)
+        before = resident_mb()
+        for word in ("red", "blue", "green", "black", "white", "brown"):
+            ask(f"{word} " * 400)
+        # A prompt of 400 tokens has a state of 9 MB, and six of them would be kept.
+        assert resident_mb() - before < 20
