@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from synalign_agent.errors import SessionError
@@ -14,12 +17,17 @@ P = ParamSpec("P")
 
 
 async def to_its_end(function: Callable[P, Result], /, *arguments: P.args, **options: P.kwargs) -> Result:
-    """Run what blocks in a thread and, even when cancelled, see its end: what it uses may be closed after that."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    """Run what blocks in a thread and, however often cancelled, see its end: what it uses may be closed after that."""
+    # Not `asyncio.to_thread`, whose coroutine would be a task, which a loop that shuts down cancels too.
+    call = partial(contextvars.copy_context().run, function, *arguments, **options)
+    work = asyncio.get_running_loop().run_in_executor(None, call)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        work.exception()  # nobody else will ask for it
         raise
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Literal
@@ -132,7 +131,7 @@ class _OpenedSessions:
                     return await function(state, deps)
                 except GraphInterrupt:
                     await deps.model.aclose()
-                    await asyncio.to_thread(deps.pause)
+                    await to_its_end(deps.pause)
                     raise
 
         return run
@@ -151,7 +150,7 @@ class _OpenedSessions:
         deps = await self.opened(config, runtime)
         if not deps.config.attributes.enabled:
             return "plan_calls"
-        if await asyncio.to_thread(frozen_dimensions, deps) is None:
+        if await to_its_end(frozen_dimensions, deps) is None:
             return "propose_dimensions"
         return route_to_summaries(state)
 
@@ -174,7 +173,7 @@ async def finish_and_close(state: State, deps: Deps) -> State:
     # Only what came to its end is closed as finished: what failed or was cancelled here is for whoever runs the graph.
     ended = await to_its_end(finish, state, deps)
     await deps.model.aclose()
-    await asyncio.to_thread(deps.close)
+    await to_its_end(deps.close)
     return ended
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import cast
 
 from synalign_agent.deps import Deps
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_words
 from synalign_agent.gates.length import check_length, check_repetition
@@ -65,8 +65,8 @@ async def begin_ahead(deps: Deps, cluster_id: str) -> RoundCalls:
     async with deps.ahead.lock:
         if deps.ahead.plan is not None and cluster_id in deps.ahead.plan.place_of:
             return cast(RoundCalls, deps.ahead.plan)
-        round = (await asyncio.to_thread(deps.store.cluster, cluster_id)).round
-        order, calls_open = await asyncio.to_thread(_open_round, deps, round)
+        round = (await to_its_end(deps.store.cluster, cluster_id)).round
+        order, calls_open = await to_its_end(_open_round, deps, round)
         deps.ahead.begin(round, calls_open, partial(_embed_block, deps, order), order)
         return order
 

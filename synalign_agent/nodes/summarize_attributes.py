@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import numpy as np
 
 from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted, EndpointError
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.records import CallRecord, DemonstrationCluster, Rejection, content_id
@@ -38,7 +38,7 @@ def frozen_dimensions(deps: Deps) -> dict[str, str] | None:
 
 async def propose_dimensions(state: State, deps: Deps) -> State:
     """Have the LLM name the attribute dimensions, from the seeds of the first clusters; they are frozen from then on."""
-    clusters = await asyncio.to_thread(deps.store.clusters, state["round"])
+    clusters = await to_its_end(deps.store.clusters, state["round"])
     n = deps.config.attributes.n_dimensions
     # One seed a cluster, taking turns between labels: the seeds are the most different rows there are.
     by_turn = sorted(clusters, key=lambda cluster: (cluster.position, cluster.label))
@@ -63,17 +63,17 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
         raise EndpointError(f"the attribute dimensions could not be proposed ({call.error}); resume to ask again")
     parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions, lenient=deps.model.lenient)
     if isinstance(parsed, ReplyProblem):
-        await asyncio.to_thread(deps.store.admit, [], [_rejection(call, "", parsed)])
+        await to_its_end(deps.store.admit, [], [_rejection(call, "", parsed)])
         dimensions = FALLBACK_DIMENSIONS
     else:
         dimensions = {dimension.name: dimension.description for dimension in parsed.dimensions}
-    await asyncio.to_thread(deps.store.set_meta, _DIMENSIONS, json.dumps(dimensions, ensure_ascii=False))
+    await to_its_end(deps.store.set_meta, _DIMENSIONS, json.dumps(dimensions, ensure_ascii=False))
     return {}
 
 
 async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
     """Describe one cluster; a cluster whose description fails is generated from without one."""
-    cluster = await asyncio.to_thread(deps.store.cluster, task["cluster_id"])
+    cluster = await to_its_end(deps.store.cluster, task["cluster_id"])
     dimensions = frozen_dimensions(deps) or FALLBACK_DIMENSIONS
     request = CallRequest(
         node="summarize_attributes",
@@ -105,12 +105,10 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         missing = ", ".join(sorted(dimensions.keys() - parsed.root.keys()))
         parsed = ReplyProblem("off_schema", f"no value for {missing}")
     if isinstance(parsed, ReplyProblem):
-        await asyncio.to_thread(deps.store.admit, [], [_rejection(call, cluster.label, parsed)])
+        await to_its_end(deps.store.admit, [], [_rejection(call, cluster.label, parsed)])
         return {}
     values = {name: " ".join(parsed.root[name].split()) for name in dimensions}
-    await asyncio.to_thread(
-        deps.store.add_attributes, cluster.id, {name: value for name, value in values.items() if value}
-    )
+    await to_its_end(deps.store.add_attributes, cluster.id, {name: value for name, value in values.items() if value})
     return {}
 
 
