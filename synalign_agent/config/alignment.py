@@ -13,7 +13,7 @@ class AlignConfig(Section):
     """How the pool is weighed and resampled."""
 
     oversampling: float = Field(
-        2.0, ge=1.0, description="Pool size, as a multiple of n_samples, before the first stop test."
+        2.0, ge=1.0, le=1000.0, description="Pool size, as a multiple of n_samples, before the first stop test."
     )
     label_prior: Literal["real", "uniform"] | dict[str, float] = Field(
         "real", description="Label shares of the result: as in the real data, uniform, or {label: share}."

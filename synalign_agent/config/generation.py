@@ -55,7 +55,9 @@ class GenerateConfig(Section):
     """How new rows are written."""
 
     samples_per_call: int | None = Field(None, ge=1, le=100, description="Texts per call (null = profile).")
-    calls_per_cluster: int | None = Field(None, ge=1, description="Calls per cluster and round (null = profile).")
+    calls_per_cluster: int | None = Field(
+        None, ge=1, le=1000, description="Calls per cluster and round (null = profile)."
+    )
     demonstrations: Literal["none", "prompt", "chat"] | None = Field(
         None,
         description="Show the cluster's real rows to the writer: not at all, as a list, or as earlier chat turns "

@@ -60,6 +60,11 @@ class SessionConfig(Section):
         """Accepted samples wanted before the first stop test."""
         return round(self.align.oversampling * self.n_samples)
 
+    @property
+    def texts_per_round(self) -> int:
+        """Most texts that a round asks for: a third of the pool, unless configured."""
+        return self.round_samples or max(1, -(-self.pool_target // 3))
+
     @classmethod
     def load(cls, path: str | Path, *, resolve_paths: bool = True) -> SessionConfig:
         """Read and validate a YAML file; relative paths in it are taken relative to the file, unless told otherwise.
@@ -149,7 +154,7 @@ class SessionConfig(Section):
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
     def changes(self, other: SessionConfig) -> list[str]:
-        """List `field: mine -> other's` for each field that the fingerprint counts and that differs."""
+        """List `field: mine -> other's` for each field that can change the result and that differs."""
         mine, theirs = dict(self._relevant()), dict(other._relevant())
         return [
             f"{name}: {mine.get(name)!r} -> {theirs.get(name)!r}"

@@ -59,7 +59,7 @@ def _clusters_per_label(deps: Deps, round: int) -> NDArray[np.int64]:
         accepted=np.array([accepted[label] for label in labels]),
         asked=np.array([asked[label] for label in labels]) * per_call,
         prior=prior,
-        round_samples=config.round_samples or max(1, -(-config.pool_target // 3)),
+        round_samples=config.texts_per_round,
         texts_per_cluster=per_call * per_cluster,
     )
 

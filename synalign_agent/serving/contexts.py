@@ -145,7 +145,7 @@ def _check_amounts(config: SessionConfig, serving: ServingConfig) -> None:
     """Refuse what would have the server plan more calls than it can hold; none of them need be answered for that."""
     amounts = {
         "n_samples": config.n_samples,
-        "round_samples": config.round_samples or config.pool_target // 3,  # by align.oversampling
+        "round_samples": config.texts_per_round,  # by align.oversampling, unless given
         "generate.calls_per_cluster": config.generate.calls_per_cluster or 1,
     }
     for name, amount in amounts.items():

@@ -126,11 +126,14 @@ def test_limits_and_sizes_have_ceilings() -> None:
         chosen(own, limits={"max_calls": 101})
     for name, fields in {
         "n_samples": {"n_samples": 501},
-        "round_samples": {"align": {"oversampling": 1e12}},
-        "generate.calls_per_cluster": {"generate": {"calls_per_cluster": 10**9}},
+        "round_samples": {"align": {"oversampling": 1000}},
+        "generate.calls_per_cluster": {"generate": {"calls_per_cluster": 1000}},
     }.items():
         with pytest.raises(ConfigError, match=f"{name}: this server allows 500 at most"):
             chosen(own, **fields)
+    for section, field in (("align", "oversampling"), ("generate", "calls_per_cluster")):
+        with pytest.raises(ConfigError, match=f"{section}.{field}: .*less than or equal to 1000"):
+            chosen(own, **{section: {field: 10**9}})
     with pytest.raises(ConfigError, match="bytes"):
         chosen(own, task="x" * 100_000)
 
