@@ -10,6 +10,7 @@ from typing import Any
 
 from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.nodes.replies import begin_ahead, note_ended
 from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
@@ -52,7 +53,7 @@ async def generate(task: GenerateTask, deps: Deps) -> State:
     try:
         # A task after the other, each call when there is room for it: of a large round only what is under way takes memory.
         async with order.turn:
-            request_of = await asyncio.to_thread(_requests, deps, order, dict.fromkeys(id for id, _ in calls))
+            request_of = await to_its_end(_requests, deps, order, dict.fromkeys(id for id, _ in calls))
             for cluster_id, draw in calls:
                 await order.under_way.acquire()
                 making.append(asyncio.create_task(make(replace(request_of[cluster_id], draw=draw))))
@@ -74,10 +75,11 @@ def _requests(deps: Deps, order: RoundCalls, cluster_ids: Iterable[str]) -> dict
     The same demonstrations in the same order in every draw: draws of a cluster then differ only in their seed, and an
     endpoint's prefix cache answers all but the first without reading the prompt again.
     """
-    return {cluster_id: _request(deps, order, cluster_id) for cluster_id in cluster_ids}
+    attributes = attributes_in_force(deps.store, cluster_ids)
+    return {cluster_id: _request(deps, order, cluster_id, attributes[cluster_id]) for cluster_id in attributes}
 
 
-def _request(deps: Deps, order: RoundCalls, cluster_id: str) -> CallRequest:
+def _request(deps: Deps, order: RoundCalls, cluster_id: str, attributes: dict[str, str]) -> CallRequest:
     config = deps.config
     n = config.generate.samples_per_call or 1
     layout = config.generate.demonstrations or "none"
@@ -91,7 +93,7 @@ def _request(deps: Deps, order: RoundCalls, cluster_id: str) -> CallRequest:
         values={
             "task": config.task,
             "label": deps.label_for_prompt(cluster.label),
-            "attributes": attributes_in_force(deps.store, cluster_id),
+            "attributes": attributes,
             "guidance": order.guidance[cluster.label],
             "demonstrations": [demonstrations[start : start + n] for start in range(0, len(demonstrations), n)],
             "layout": layout,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from functools import partial
 
 from synalign_agent.deps import Deps
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.nodes.review import NAMES, Item, ask, due, keep_answer
 from synalign_agent.nodes.summarize_attributes import frozen_dimensions
 from synalign_agent.records import DemonstrationCluster
@@ -18,12 +18,12 @@ from synalign_agent.stores.reviews import attributes_in_force
 
 async def review_attributes(state: State, deps: Deps) -> State:
     """Show the clusters of the round and wait for a decision about each; does nothing if the policy picks none."""
-    pending = await asyncio.to_thread(_pending, state, deps)
+    pending = await to_its_end(_pending, state, deps)
     if not pending:
         return {"to_review": None, "answered": []}
-    items = await asyncio.to_thread(_items, state, deps, pending[: deps.config.review.items_per_batch])
+    items = await to_its_end(_items, state, deps, pending[: deps.config.review.items_per_batch])
     answer = ask("attributes", items)
-    return await asyncio.to_thread(keep_answer, deps, "attributes", state["round"], pending, items, answer)
+    return await to_its_end(keep_answer, deps, "attributes", state["round"], pending, items, answer)
 
 
 def apply_attribute_review(state: State, deps: Deps) -> State:
@@ -58,6 +58,7 @@ def _by_label(clusters: list[DemonstrationCluster]) -> list[DemonstrationCluster
 def _items(state: State, deps: Deps, ids: list[str]) -> list[Item]:
     dimensions = list(frozen_dimensions(deps) or {})
     problems = state.get("review_problems", {})
+    in_force = attributes_in_force(deps.store, [id for id in ids if id in problems])
     items = []
     for cluster_id in ids:
         cluster = deps.store.cluster(cluster_id)
@@ -70,7 +71,7 @@ def _items(state: State, deps: Deps, ids: list[str]) -> list[Item]:
                 "item_id": cluster_id,
                 "round": cluster.round,
                 "label": deps.label_for_prompt(cluster.label),
-                "attributes": attributes_in_force(deps.store, cluster_id) if cluster_id in problems else attributes,
+                "attributes": in_force.get(cluster_id, attributes),
                 "demonstrations": deps.real.texts(cluster.member_ids),
                 "problem": problems.get(cluster_id),
             },

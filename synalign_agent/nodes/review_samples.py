@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synalign_agent.deps import Deps
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.copy_check import check_cosine, check_words
 from synalign_agent.gates.duplicate import SeenTexts
@@ -34,12 +34,12 @@ _SAID = {
 
 async def review_samples(state: State, deps: Deps) -> State:
     """Show the samples of the round and wait for a decision about each; does nothing if the policy picks none."""
-    pending, flags = await asyncio.to_thread(_pending, state, deps)
+    pending, flags = await to_its_end(_pending, state, deps)
     if not pending:
         return {"to_review": None, "answered": []}
-    items = await asyncio.to_thread(_items, state, deps, pending[: deps.config.review.items_per_batch], flags)
+    items = await to_its_end(_items, state, deps, pending[: deps.config.review.items_per_batch], flags)
     answer = ask("sample", items)
-    return await asyncio.to_thread(keep_answer, deps, "sample", state["round"], pending, items, answer)
+    return await to_its_end(keep_answer, deps, "sample", state["round"], pending, items, answer)
 
 
 def apply_sample_review(state: State, deps: Deps) -> State:
@@ -182,11 +182,12 @@ def _items(state: State, deps: Deps, ids: Sequence[str], flags: dict[str, list[s
         **state.get("review_problems", {}),
         **sent_back(deps.store.decisions(kind="sample", round=state["round"])),
     }
+    in_force = attributes_in_force(deps.store, {samples[id].cluster_id for id in ids})
     items = []
     for sample_id in ids:
         sample = samples[sample_id]
         label, nearest = deps.label_for_prompt(sample.label), deps.real.texts([sample.nearest_real_id])[0]
-        attributes = attributes_in_force(deps.store, sample.cluster_id)
+        attributes = in_force[sample.cluster_id]
         request = ActionRequest(
             name=NAMES["sample"],
             args={

@@ -30,7 +30,7 @@ def pool_frame(store: SessionStore, config: SessionConfig) -> pd.DataFrame:
     rounds = store.rounds()
     choices = {choice.sample_id: choice for choice in store.choices(rounds[-1]["round"])} if rounds else {}
     clusters = {cluster.id: cluster for cluster in store.clusters()}
-    attributes = reviews.all_attributes_in_force(store, clusters)
+    attributes = reviews.attributes_in_force(store, clusters)
     calls = {call.key: call for call in store.calls(node="generate") if call.state == "done"}
     rows: list[dict[str, Any]] = []
     for sample in reviews.pool(store):

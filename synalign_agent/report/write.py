@@ -21,7 +21,7 @@ from synalign_agent.report.map_points import map_points
 from synalign_agent.report.summary import REPORT, read_ledger, summarize
 from synalign_agent.report.verdict import label_name, verdict
 from synalign_agent.stores.base import SessionStore
-from synalign_agent.stores.reviews import all_attributes_in_force
+from synalign_agent.stores.reviews import attributes_in_force
 from synalign_agent.stores.vectors import VectorStore
 
 _EXAMPLES = 5
@@ -48,7 +48,7 @@ def write_outputs(
     write_atomically(export / "README.md", lambda path: path.write_text(render_card(summary, config), encoding="utf-8"))
     ledger = read_ledger(store)
     clusters = store.clusters()
-    attributes = all_attributes_in_force(store, [cluster.id for cluster in clusters])
+    attributes = attributes_in_force(store, [cluster.id for cluster in clusters])
     # An export may look at a session that goes on: a sample of this moment may have no vector yet.
     embedded = pool.loc[[id in pool_vectors for id in pool["sample_id"]]]
     analysis = analyse(folder, store, config, real, real_vectors, pool_vectors, embedded, attributes)

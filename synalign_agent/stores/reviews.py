@@ -38,13 +38,8 @@ def pool(store: SessionStore, *, before_round: int | None = None) -> list[Sample
     return [sample for sample in store.samples(before_round=before_round) if sample.id not in gone]
 
 
-def attributes_in_force(store: SessionStore, cluster_id: str) -> dict[str, str]:
-    """Return a cluster's attributes as a person left them, else as the LLM gave them; empty if there are none."""
-    return all_attributes_in_force(store, [cluster_id])[cluster_id]
-
-
-def all_attributes_in_force(store: SessionStore, cluster_ids: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return `attributes_in_force` of several clusters; the decisions are read once."""
+def attributes_in_force(store: SessionStore, cluster_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return each cluster's attributes as a person left them, else as the LLM gave them; empty if there are none."""
     in_force = standing(store.decisions(kind="attributes"))
     found: dict[str, dict[str, str]] = {}
     for cluster_id in cluster_ids:

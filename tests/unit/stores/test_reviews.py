@@ -80,10 +80,10 @@ def test_guidance_is_the_latest_distinct_reasons_of_the_label_from_earlier_round
 
 def test_attributes_are_those_that_a_person_left(store: MemorySessionStore) -> None:
     store.add_attributes("c", {"tone": "dry"})
-    assert attributes_in_force(store, "c") == {"tone": "dry"}
+    assert attributes_in_force(store, ["c"])["c"] == {"tone": "dry"}
     store.add_decisions([decision("c", "edit", kind="attributes", edited='{"mood": "calm"}')])
-    assert attributes_in_force(store, "c") == {"mood": "calm"}
+    assert attributes_in_force(store, ["c"])["c"] == {"mood": "calm"}
     store.add_decisions([decision("c", "reject", "bob", kind="attributes", reason="empty words")])
-    assert attributes_in_force(store, "c") == {}
+    assert attributes_in_force(store, ["c"])["c"] == {}
     store.add_decisions([decision("c", "approve", "eve", kind="attributes")])
-    assert attributes_in_force(store, "c") == {"tone": "dry"}
+    assert attributes_in_force(store, ["c"])["c"] == {"tone": "dry"}
