@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evals.datasets import Benchmark
-from evals.methods.base import Weighted, product_kernel
-from synalign_agent.config import AlignConfig
+from evals.methods.base import Weighted, by_label, product_kernel, product_options
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.block_sums import BLOCK_ROWS, weighted_means
-from synalign_agent.core.pool_choice import ChoiceOptions, choose_rows
 from synalign_agent.core.pool_choice import Rows as LabelledRows
+from synalign_agent.core.pool_choice import choose_rows
 from synalign_agent.core.resample import resample
 
 REAL, REPEATED, RAW = "real", "repeated", "raw"
@@ -32,6 +31,13 @@ LABELS = {
 }
 """What is trained on, in the order of tables."""
 NEED_REFERENCE = (ALIGNED, LOSS_WEIGHTS, SHUFFLED, ANTI_ALIGNED, FULL_CONTRAST, UNCHECKED)
+
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    FULL_CONTRAST: {"contrast_shrinkage": False},
+    UNCHECKED: {"max_label_odds": None},
+}
+"""Variant of alignment -> how it differs from the product."""
 
 
 class Source(NamedTuple):
@@ -102,19 +108,9 @@ def align(source: Source, reference: IntArray, m: int, variant: str, rng: np.ran
     choice = choose_rows(
         pool, real, product_kernel(real.X), prior=np.full(source.n_labels, 1.0 / source.n_labels),
         quotas=np.array([_quota(source, m, rows) for rows in places]), rng=rng,
-        options=ChoiceOptions(
-            tolerance=AlignConfig().tolerance,
-            contrast_shrinkage=variant != FULL_CONTRAST,
-            max_label_odds=None if variant == UNCHECKED else AlignConfig().max_label_odds,
-        ),
+        options=product_options(**_CHANGES.get(variant, {})),
     )  # fmt: skip
-    return Aligned(
-        tuple(
-            Weighted(choice.weights[rows] / choice.weights[rows].sum(), np.flatnonzero(choice.copies[rows]))
-            for rows in places
-        ),
-        reference,
-    )
+    return Aligned(tuple(by_label(choice, pool.label, source.n_labels)), reference)
 
 
 def training_set(

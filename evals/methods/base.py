@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.arrays import Array, FloatArray, IntArray
 from synalign_agent.core.kernels import RBFMixture, median_distance
+from synalign_agent.core.pool_choice import ChoiceOptions, PoolChoice
 from synalign_agent.core.resample import resample
 
 
@@ -51,6 +53,25 @@ def product_kernel(X_ref: Array) -> RBFMixture:
     """Return the kernel that the product would fit with: its multiples of the median distance of the reference rows (h, d)."""
     scale = median_distance(X_ref, np.random.default_rng(0))
     return RBFMixture(tuple(scale * factor for factor in AlignConfig().lengthscale_multipliers))
+
+
+def product_options(**changes: Any) -> ChoiceOptions:
+    """Return the options that the product chooses with by default, and some that differ."""
+    config = AlignConfig()
+    options = ChoiceOptions(
+        objective=config.objective, max_copies=config.max_copies, min_ess=config.min_ess, swaps=config.swaps,
+        contrast_shrinkage=config.contrast_shrinkage, max_label_odds=config.max_label_odds, tolerance=config.tolerance,
+    )  # fmt: skip
+    return replace(options, **changes)
+
+
+def by_label(choice: PoolChoice, labels: IntArray, n_labels: int) -> list[Weighted]:
+    """Return what was chosen of each label's part of a pool with these labels (m,); every label has something chosen."""
+    parts = (np.flatnonzero(labels == label) for label in range(n_labels))
+    return [
+        Weighted(choice.weights[rows] / choice.weights[rows].sum(), np.flatnonzero(choice.copies[rows]))
+        for rows in parts
+    ]
 
 
 def draw(weights: FloatArray, n: int, rng: np.random.Generator) -> Weighted:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evals.methods.base import Weighted, product_kernel
+from evals.methods.base import Weighted, product_kernel, product_options
 from synalign_agent.config import AlignConfig
 from synalign_agent.core.align import fit_weights
 from synalign_agent.core.arrays import Array, FloatArray
-from synalign_agent.core.pool_choice import ChoiceOptions, Rows, choose_rows
+from synalign_agent.core.pool_choice import Rows, choose_rows
 
 
 def select(
@@ -20,7 +20,7 @@ def select(
     pool, real = (Rows(X, np.zeros(len(X), dtype=np.intp)) for X in (X_pool, X_ref))
     choice = choose_rows(
         pool, real, product_kernel(X_ref), prior=np.ones(1), quotas=np.array([n]), rng=rng,
-        options=ChoiceOptions(tolerance=AlignConfig().tolerance),
+        options=product_options(),
     )  # fmt: skip
     return Weighted(choice.weights, np.flatnonzero(choice.copies))
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evals.methods.base import Weighted, product_kernel
-from synalign_agent.config import AlignConfig
+from evals.methods.base import Weighted, by_label, product_kernel, product_options
 from synalign_agent.core.arrays import Array
-from synalign_agent.core.pool_choice import ChoiceOptions, Rows, choose_rows
+from synalign_agent.core.pool_choice import Rows, choose_rows
 
 
 def select_all(X_pool: Sequence[Array], X_ref: Sequence[Array], n: int, rng: np.random.Generator) -> list[Weighted]:
@@ -25,15 +24,9 @@ def select_all(X_pool: Sequence[Array], X_ref: Sequence[Array], n: int, rng: np.
         Rows(np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
         for parts in (X_pool, X_ref)
     )
-    config, n_labels = AlignConfig(), len(X_pool)
+    n_labels = len(X_pool)
     choice = choose_rows(
         pool, real, product_kernel(real.X), prior=np.full(n_labels, 1.0 / n_labels), quotas=np.full(n_labels, n), rng=rng,
-        options=ChoiceOptions(
-            contrast_shrinkage=config.contrast_shrinkage, max_label_odds=config.max_label_odds, tolerance=config.tolerance
-        ),
+        options=product_options(),
     )  # fmt: skip
-    of_labels = [np.flatnonzero(pool.label == label) for label in range(n_labels)]
-    return [
-        Weighted(choice.weights[rows] / choice.weights[rows].sum(), np.flatnonzero(choice.copies[rows]))
-        for rows in of_labels
-    ]
+    return by_label(choice, pool.label, n_labels)
