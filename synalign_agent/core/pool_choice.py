@@ -52,7 +52,7 @@ class ChoiceOptions:
     (`contrast.shrink_contrast`)."""
     max_label_odds: float | None = 2.0
     """Rows whose label is less probable than another by more than this factor, judged by the reference, are not selected
-    (`label_odds.doubtful_rows`), as far as enough others are left; >= 1, None for no such bound."""
+    (`label_odds.doubtful_rows`), as far as enough others are left; >= 1, None for no such bound. `none` draws from all rows."""
     tolerance: float = 1e-6
     """Duality gap of the weights."""
 

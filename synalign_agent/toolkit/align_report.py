@@ -191,7 +191,7 @@ def _doubt_findings(outcome: Outcome) -> Iterator[Finding]:
         yield Finding(
             "doubtful_labels",
             f"{doubtful.sum()} synthetic rows were left aside because the real rows speak for another label than theirs "
-            f"({listed(list(by_label))}); max_label_odds=None (--max-label-odds inf) selects them all the same",
+            f"({listed(list(by_label))}); max_label_odds=None (JSON: null, command line: inf) selects them all the same",
             {"count": int(doubtful.sum()), "labels": by_label},
         )
 

@@ -230,7 +230,7 @@ def test_the_fingerprint_is_16_hex_digits_and_does_not_depend_on_the_order_of_ke
 
 
 def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were() -> None:
-    # As computed by the release that knew neither; a change here makes every existing session ask for --accept-changes.
+    # As computed by the release that knew neither; results of before are found by it.
     # What is named has another default since, which new sessions should notice.
     before: Any = {"explore": {"strategy": "gp_gap"}, "align": {"contrast_shrinkage": False, "max_label_odds": None}}
     assert parse(**before).fingerprint() == "bdb77731b1665fda"
