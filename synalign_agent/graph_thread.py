@@ -18,6 +18,7 @@ from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.deps import Deps
 from synalign_agent.errors import InterruptedByUser
+from synalign_agent.event_loop import to_its_end
 from synalign_agent.graph import build_graph
 from synalign_agent.review import PendingReview, read_pending
 from synalign_agent.state import WAITING, Context
@@ -115,7 +116,7 @@ class GraphThread:
                     return True  # no need to start a model
                 # Everything was decided, and then the process died or the person left.
                 resume = resuming(pending)
-            self._deps = await asyncio.to_thread(
+            self._deps = await to_its_end(
                 wiring.open_deps,
                 self._folder.name,
                 self._folder,

@@ -97,7 +97,7 @@ class ServedSessions:
             opened = self._open.get(thread_id)
             if opened is not None:
                 await opened.deps.model.aclose()
-                await asyncio.to_thread(opened.end, status)
+                await to_its_end(opened.end, status)
 
     def _lock(self, thread_id: str) -> asyncio.Lock:
         return self._locks.setdefault(thread_id, asyncio.Lock())

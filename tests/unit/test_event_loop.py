@@ -54,8 +54,9 @@ def test_the_work_of_a_loop_that_shuts_down_is_seen_to_its_end() -> None:
             after.append(ended.is_set())
 
     async def main() -> None:
-        asyncio.create_task(user())  # noqa: RUF006
+        left = asyncio.create_task(user())
         await asyncio.to_thread(begun.wait, 10)
+        assert not left.done()
 
     asyncio.run(main())  # cancels what is left
     assert after == [True]

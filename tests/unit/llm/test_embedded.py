@@ -64,10 +64,11 @@ def test_the_server_asks_for_its_key_and_ends_with_its_block() -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_memory_does_not_grow_with_the_prompts() -> None:
     import json
+    import resource
     import urllib.request
 
     def resident_mb() -> float:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
     with embedded_server(packaged_gguf(), n_slots=1, n_threads=1) as (base_url, api_key):
 
