@@ -9,7 +9,6 @@ and the distance between the shares of real and synthetic readings in groups of 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from evals.attributes_view import figure, tables, targets
-from evals.datasets import Benchmark, load_benchmarks
+from evals.datasets import load_benchmarks
 from evals.embeddings import cache_folder, default_encoder
-from evals.loop_arms import SIZES, TASKS, Arm, SessionSettings, run_session
+from evals.loop_arms import SIZES, Arm, SessionSettings, run_session
 from evals.results import Condition, EvalResult, start, timed
 from synalign_agent import Session, wiring
 from synalign_agent.config import LimitsConfig, SessionConfig
@@ -34,10 +33,10 @@ from synalign_agent.llm.budget import Budget
 from synalign_agent.llm.client import JournaledModel
 from synalign_agent.llm.providers import open_endpoint
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
-from synalign_agent.nodes.summarize_attributes import FALLBACK_DIMENSIONS
+from synalign_agent.nodes.summarize_attributes import STANDARD_DIMENSIONS, frozen_dimensions
 from synalign_agent.prompting.catalog import PromptCatalog
 from synalign_agent.records import CallTotals, content_id
-from synalign_agent.schemas import AttributeValues, attributes_schema
+from synalign_agent.schemas import MAX_ATTRIBUTE_CHARACTERS, AttributeValues, attributes_schema
 from synalign_agent.stores.memory import MemorySessionStore
 from synalign_agent.toolkit.progress import Progress
 
@@ -110,20 +109,17 @@ def run(settings: Settings, progress: Progress, data_dir: Path | None = None) ->
         folder = run_session(arm, benchmark, settings.effort, settings.writer, seed, cache_folder() / "loop")
         texts, config = _texts(folder, settings.n_read, seed)
         progress(f"{benchmark.name}: reading", place, total)
-        readings = asyncio.run(read(config, benchmark, texts.dimensions, [*texts.synthetic, *texts.real]))
+        readings = asyncio.run(read(config, texts.dimensions, [*texts.synthetic, *texts.real]))
         _score(result, benchmark.name, seed, texts, readings, encoder, settings.n_groups)
     progress("Attributes: done", total, total)
     return timed(result, started)
 
 
-async def read(
-    config: SessionConfig, benchmark: Benchmark, dimensions: dict[str, str], texts: Sequence[str]
-) -> list[dict[str, str] | None]:
+async def read(config: SessionConfig, dimensions: dict[str, str], texts: Sequence[str]) -> list[dict[str, str] | None]:
     """Have the model describe every text by itself; None where its reply cannot be used.
 
     Args:
         config: of the session: its model, seed and shared replies, so that a reading is paid for once.
-        benchmark: names the kind of text.
         dimensions: name -> meaning.
         texts: (n,) what is read.
     """
@@ -136,12 +132,9 @@ async def read(
         async def one(text: str) -> dict[str, str] | None:
             request = CallRequest(
                 node=_READING, prompt=prompt,
-                values={
-                    "task": TASKS.get(benchmark.name, config.task), "label": None, "dimensions": dimensions,
-                    "demonstrations": [text], "contrast": [],
-                },
-                schema=attributes_schema(list(dimensions), limits=bool(config.llm.schema_limits)),
-                max_tokens=_MAX_TOKENS, round=0, cluster_id=content_id(text),
+                values={"dimensions": dimensions, "demonstrations": [text]},
+                schema=attributes_schema(list(dimensions), MAX_ATTRIBUTE_CHARACTERS if config.llm.schema_limits else None),
+                max_tokens=_MAX_TOKENS, round=0, cluster_id=content_id(text), is_reading=True,
             )  # fmt: skip
             call = await model.call(request)
             if call.state != "done":
@@ -170,7 +163,7 @@ def _texts(folder: Path, n: int, seed: int) -> tuple[Texts, SessionConfig]:
     rng = np.random.default_rng([seed, 0])
     with Session.view(folder.name, runs_dir=folder.parent) as session:
         store = session.store
-        stored = store.meta("dimensions")
+        config = wiring.resolve(session.config)
         samples = [sample for sample in store.samples() if store.attributes_of(sample.cluster_id)]
         rounds = store.rounds()
         chosen = (
@@ -180,14 +173,14 @@ def _texts(folder: Path, n: int, seed: int) -> tuple[Texts, SessionConfig]:
         held_out = [row.text for row in store.real_rows("holdout")] or [row.text for row in store.real_rows()]
         real = [held_out[place] for place in rng.permutation(len(held_out))[: len(picked)].tolist()]
         texts = Texts(
-            dimensions=FALLBACK_DIMENSIONS if stored is None else dict(json.loads(stored)),
+            dimensions=frozen_dimensions(config, store) or STANDARD_DIMENSIONS,
             real=real,
             synthetic=[sample.text for sample in picked],
             labels=[sample.label for sample in picked],
             stated=[store.attributes_of(sample.cluster_id) for sample in picked],
             is_chosen=np.array([sample.id in chosen for sample in picked], dtype=np.bool_),
         )
-        return texts, wiring.resolve(session.config)
+        return texts, config
 
 
 def _score(

@@ -23,7 +23,7 @@ from evals.results import Condition, EvalResult, start, timed
 from evals.scorers.word_runs import longest_shared_runs
 from synalign_agent.config import CopyGateConfig
 from synalign_agent.core.arrays import Array, BoolArray, IntArray
-from synalign_agent.gates.copy_check import WordRuns, check_cosine, check_words
+from synalign_agent.gates.copy_check import WordRuns, check_nearest, check_words
 from synalign_agent.toolkit.progress import Progress
 
 __all__ = ["Settings", "figure", "run", "tables", "targets"]
@@ -141,16 +141,24 @@ def _score_gates(
             texts = [change(kind, ref.texts[row], filler, rng) for row in originals.tolist()]
             rows = Rows(texts, ref.labels[originals])
         X = embed(rows, f"{benchmark.name} {kind}", progress)
-        cosines = (X @ X_ref.T).max(axis=1).tolist()
+        cosines = X @ X_ref.T
+        nearest = [(row, float(cosines[at, row])) for at, row in enumerate(cosines.argmax(axis=1).tolist())]
+        near = [
+            check_nearest(
+                text, ref.texts[row], ids[row], cosine, max_cosine=gate.max_cosine, max_row_share=gate.max_row_share
+            )
+            for text, (row, cosine) in zip(rows.texts, nearest, strict=True)
+        ]
         caught[kind] = {
             "words": np.array([check_words(text, runs, ids) is not None for text in rows.texts]),
-            "cosine": np.array([check_cosine(cosine, "", gate.max_cosine) is not None for cosine in cosines]),
+            "cosine": np.array([cosine > gate.max_cosine for _, cosine in nearest]),
+            "nearest": np.array([verdict is not None for verdict in near]),
         }
-        caught[kind]["both"] = caught[kind]["words"] | caught[kind]["cosine"]
+        caught[kind]["any"] = caught[kind]["words"] | caught[kind]["nearest"]
         for gate_name, hits in caught[kind].items():
             metric = "false_positive_rate" if kind == NEW else "recall"
             result.add({"dataset": benchmark.name, "copy": kind, "gate": gate_name}, metric, seed, hits.mean())
-    for gate_name in ("words", "cosine", "both"):
+    for gate_name in ("words", "cosine", "nearest", "any"):
         condition = {"dataset": benchmark.name, "copy": "all", "gate": gate_name}
         recall = float(np.mean([caught[kind][gate_name].mean() for kind in CHANGES]))
         false_positives = float(caught[NEW][gate_name].mean())

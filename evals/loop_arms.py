@@ -152,10 +152,17 @@ class SessionSettings:
         return replace(self, model=self.writer.public_name, base_url=None, concurrency=None, threads=None)
 
 
-def n_rounds(arm: Arm, effort: Effort, n_labels: int) -> int:
-    """Return the rounds that an arm's calls pay for; rounds may differ by a cluster, and what goes beyond is not scored."""
+def n_rounds(arm: Arm, effort: Effort, n_labels: int, *, proposes: bool) -> int:
+    """Return the rounds that an arm's calls pay for; rounds may differ by a cluster, and what goes beyond is not scored.
+
+    Args:
+        arm: what is switched on.
+        effort: the budget and the sizes.
+        n_labels: each label has clusters of its own.
+        proposes: whether the model is asked for the attribute dimensions, once a session.
+    """
     per_cluster = effort.calls_per_cluster + arm.attributes
-    calls = effort.max_calls - arm.attributes  # The dimensions are proposed once.
+    calls = effort.max_calls - (arm.attributes and proposes)
     return max(1, math.floor(calls / (n_labels * effort.clusters_per_label * per_cluster)))
 
 
@@ -179,6 +186,9 @@ def run_session(arm: Arm, benchmark: Benchmark, effort: Effort, model: Model, se
         rows, benchmark, folder / f"{benchmark.folder_name}-{effort.n_ref}-of-{len(benchmark.ref)}-{seed}.jsonl"
     )
     config = SessionConfig.parse(_config(arm, benchmark, effort, model, seed, path, folder))
+    proposes = wiring.resolve(config).attributes.propose is not False
+    rounds = n_rounds(arm, effort, len(benchmark.label_names), proposes=proposes)
+    config = config.with_overrides({"limits.max_rounds": rounds})
     thread_id = f"{benchmark.folder_name}-{arm}-{seed}-{config.fingerprint()}".replace("+", ".")
     with Session.create(config, thread_id=thread_id) as session:
         session.run()
@@ -234,7 +244,7 @@ def _config(
         "align": {"objective": "kernel" if arm.alignment else "none", "label_prior": "uniform"},
         "target": {"mmd2": NEVER},
         # Not `max_calls`, which replies from the shared cache do not count towards.
-        "limits": {"max_rounds": n_rounds(arm, effort, n_labels), "patience_rounds": 10_000},
+        "limits": {"patience_rounds": 10_000},
     }
 
 

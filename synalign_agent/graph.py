@@ -150,7 +150,7 @@ class _OpenedSessions:
         deps = await self.opened(config, runtime)
         if not deps.config.attributes.enabled:
             return "plan_calls"
-        if await to_its_end(frozen_dimensions, deps) is None:
+        if await to_its_end(frozen_dimensions, deps.config, deps.store) is None:
             return "propose_dimensions"
         return route_to_summaries(state)
 

@@ -10,6 +10,9 @@ from typing_extensions import TypedDict
 
 MAX_ATTRIBUTE_CHARACTERS = 80
 """Of a value that the model writes, where the endpoint enforces limits."""
+MAX_DIMENSION_CHARACTERS = 40
+MAX_MEANING_CHARACTERS = 120
+"""Of a dimension's description that the model writes, where the endpoint enforces limits."""
 _MAX_REVIEWED_CHARACTERS = 400
 
 
@@ -26,7 +29,7 @@ class AttributeValues(RootModel[dict[str, str]]):
 class Dimension(BaseModel):
     """An attribute along which the texts vary."""
 
-    name: str = Field(min_length=1, max_length=40)
+    name: str = Field(min_length=1, max_length=MAX_DIMENSION_CHARACTERS)
     description: str = Field(min_length=1, max_length=200)
 
     @field_validator("name")
@@ -130,31 +133,28 @@ OUTPUT_SCHEMAS: Mapping[str, type[BaseModel]] = {
 
 def texts_schema(n: int, max_characters: int | None) -> dict[str, Any]:
     """Return the JSON Schema for exactly `n` texts of at most `max_characters` (None: no limit in the schema)."""
-    text: dict[str, Any] = {"type": "string"}
-    if max_characters is not None:
-        text["maxLength"] = max_characters
-    return _object({"texts": {"type": "array", "items": text, "minItems": n, "maxItems": n}})
+    return _object({"texts": {"type": "array", "items": _text(max_characters), "minItems": n, "maxItems": n}})
 
 
-def attributes_schema(dimensions: Sequence[str], *, limits: bool) -> dict[str, Any]:
-    """Return the JSON Schema for one short value per dimension."""
-    value: dict[str, Any] = {"type": "string"}
-    if limits:
-        value["maxLength"] = MAX_ATTRIBUTE_CHARACTERS
-    return _object({name: value for name in dimensions})
+def attributes_schema(dimensions: Sequence[str], max_characters: int | None) -> dict[str, Any]:
+    """Return the JSON Schema for one value of at most `max_characters` (None: no limit in the schema) per dimension."""
+    return _object({name: _text(max_characters) for name in dimensions})
 
 
 def dimensions_schema(n: int, *, limits: bool) -> dict[str, Any]:
     """Return the JSON Schema for `n` named dimensions."""
-    name, description = ({"type": "string", "maxLength": 40}, {"type": "string", "maxLength": 120}) if limits else (
-        {"type": "string"}, {"type": "string"})  # fmt: skip
-    item = _object({"name": name, "description": description})
+    name, meaning = (MAX_DIMENSION_CHARACTERS, MAX_MEANING_CHARACTERS) if limits else (None, None)
+    item = _object({"name": _text(name), "description": _text(meaning)})
     return _object({"dimensions": {"type": "array", "items": item, "minItems": n, "maxItems": n}})
 
 
 def judgement_schema(labels: Sequence[str]) -> dict[str, Any]:
     """Return the JSON Schema for one of `labels`."""
     return _object({"label": {"type": "string", "enum": list(labels)}})
+
+
+def _text(max_characters: int | None) -> dict[str, Any]:
+    return {"type": "string"} if max_characters is None else {"type": "string", "maxLength": max_characters}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -45,10 +45,15 @@ class AttributesConfig(Section):
     enabled: bool = Field(True, description="Summarise clusters into attributes before generating.")
     dimensions: dict[str, str] | None = Field(
         None,
-        description="Dimension name -> what it means, e.g. {tone: 'mood of the writer'} (null = proposed once by the LLM, "
-        "then frozen).",
+        description="Dimension name -> what it means, e.g. {tone: 'mood of the writer'} (null = see `propose`).",
     )
-    n_dimensions: int = Field(4, ge=1, le=12, description="How many dimensions to propose when none are given.")
+    propose: bool | None = Field(
+        None,
+        description="Have the LLM propose the dimensions once, which are frozen then; otherwise they are topic, tone and style "
+        "(null = profile).",
+        json_schema_extra=added(None),
+    )
+    n_dimensions: int = Field(4, ge=1, le=12, description="How many dimensions to propose.")
 
 
 class GenerateConfig(Section):
@@ -83,6 +88,11 @@ class CopyGateConfig(Section):
         8, ge=3, description="A run of this many words in a row, shared with one real row, is a copy."
     )
     max_cosine: float = Field(0.95, gt=0, le=1, description="Cosine similarity to a real row above which it is a copy.")
+    max_row_share: Share = Field(
+        0.75,
+        description="A text that repeats more than this share of the words of its nearest real row, in their order, is a copy.",
+        json_schema_extra=added(1.0),
+    )
 
 
 class LabelGateConfig(Section):

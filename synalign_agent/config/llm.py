@@ -41,6 +41,13 @@ class LLMConfig(Section):
         json_schema_extra=OPERATIONAL,
     )
     temperature: float | None = Field(None, ge=0.0, le=2.0, description="Sampling temperature (null = profile).")
+    reading_temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Temperature where texts are described or judged, not written (null = profile, or else `temperature`).",
+        json_schema_extra=added(None),
+    )
     max_tokens: int | None = Field(
         None, ge=16, description="Most completion tokens a call may use (null = derived from the text length limit)."
     )

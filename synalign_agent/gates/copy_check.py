@@ -1,14 +1,16 @@
-"""Copies of real rows: shared runs of words, and nearness in embedding space. Hold-out rows count like the others."""
+"""Copies of real rows: shared runs of words, nearness in embedding space, most of a row's words. Hold-out rows count too."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 
 from synalign_agent.gates.base import Verdict
 
 _WORD = re.compile(r"\w+", re.UNICODE)
+_FEWEST_WORDS = 5
 
 
 def words_of(text: str) -> list[str]:
@@ -51,8 +53,21 @@ def check_words(text: str, runs: WordRuns, real_ids: Sequence[str]) -> Verdict |
     return Verdict("copy_words", f"shares {size} words in a row with real row {real_ids[row]}")
 
 
-def check_cosine(similarity: float, real_id: str, max_cosine: float) -> Verdict | None:
-    """Reject a text whose nearest real row is nearer than `max_cosine`."""
-    if similarity <= max_cosine:
+def check_nearest(
+    text: str, row: str, real_id: str, similarity: float, *, max_cosine: float, max_row_share: float
+) -> Verdict | None:
+    """Reject a text that is nearer to its nearest real row than `max_cosine`, or repeats more than a share of its words in order.
+
+    The share finds what the runs miss: a short row with a word replaced or two swapped shares no long run, and one that stands in
+    a longer text is not near to it. Rows of fewer than 5 words are too common as phrases to count.
+    """
+    if similarity > max_cosine:
+        return Verdict("copy_cosine", f"cosine {similarity:.3f} to real row {real_id}")
+    words = words_of(row)
+    if len(words) < _FEWEST_WORDS:
         return None
-    return Verdict("copy_cosine", f"cosine {similarity:.3f} to real row {real_id}")
+    blocks = SequenceMatcher(None, words_of(text), words, autojunk=False).get_matching_blocks()
+    repeated = sum(block.size for block in blocks)
+    if repeated <= max_row_share * len(words):
+        return None
+    return Verdict("copy_edited", f"repeats {repeated} of the {len(words)} words of real row {real_id}")

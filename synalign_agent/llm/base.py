@@ -24,6 +24,8 @@ class CallRequest:
     cluster_id: str = ""
     draw: int = 0
     """Tells apart calls with equal prompts; part of the call's key."""
+    is_reading: bool = False
+    """Whether it describes or judges texts, at `llm.reading_temperature`, rather than writes some."""
 
 
 class LanguageModel(Protocol):

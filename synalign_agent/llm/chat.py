@@ -35,7 +35,6 @@ class ChatClient:
             model=endpoint.model,
             base_url=endpoint.base_url,
             api_key=SecretStr(endpoint.api_key),
-            temperature=config.temperature,
             max_retries=0,
             use_responses_api=False,
             async_client=self._completions,
@@ -43,7 +42,13 @@ class ChatClient:
         )
 
     async def complete(
-        self, messages: Sequence[Message], *, seed: int, max_tokens: int, response_format: Mapping[str, Any] | None
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        max_tokens: int,
+        temperature: float | None,
+        response_format: Mapping[str, Any] | None,
     ) -> ChatReply:
         """Send one request.
 
@@ -60,6 +65,8 @@ class ChatClient:
         asked: dict[str, Any] = (
             {"extra_body": body, **limit} if self._hosted_by_openai else {"extra_body": {**body, **limit}}
         )
+        if temperature is not None:
+            asked["temperature"] = temperature
         reply = await self._chat.ainvoke([(message.role, message.content) for message in messages], seed=seed, **asked)
         parts = [{"text": reply.content}] if isinstance(reply.content, str) else reply.content
         content = "".join(part.get("text", "") for part in parts if isinstance(part, dict))

@@ -210,6 +210,7 @@ class JournaledModel:
                     prepared.messages,
                     seed=record.seed,
                     max_tokens=prepared.max_tokens,
+                    temperature=prepared.temperature,
                     response_format=prepared.response_format,
                 )
             except Exception as error:

@@ -26,6 +26,7 @@ class Prepared:
     response_format: dict[str, Any] | None
     output_format: OutputFormat
     max_tokens: int
+    temperature: float | None
 
 
 class Preparer:
@@ -60,7 +61,10 @@ class Preparer:
             identity.append(output_format)
         identity_text = _canonical(identity)
         seed = int.from_bytes(_sha256(identity_text)[:4], "big") >> 1
-        parameters = _canonical([self._config.temperature, max_tokens, self._config.extra_body, seed])
+        temperature = self._config.temperature
+        if request.is_reading and self._config.reading_temperature is not None:
+            temperature = self._config.reading_temperature
+        parameters = _canonical([temperature, max_tokens, self._config.extra_body, seed])
         bound = self._bound(messages, schema_text, max_tokens)
         planned = CallRecord(
             key=_sha256(f"[{identity_text}, {parameters}]").hex()[:32], attempt=0, state="intended", node=request.node,
@@ -69,7 +73,7 @@ class Preparer:
             seed=seed, bound_tokens=bound.tokens, bound_usd=bound.usd,
         )  # fmt: skip
         asked = response_format(output_format, request.prompt.output_schema, request.schema)
-        return Prepared(planned, messages, asked, output_format, max_tokens)
+        return Prepared(planned, messages, asked, output_format, max_tokens, temperature)
 
     def _more_tokens(self, max_tokens: int) -> int:
         allowed = self._config.max_tokens

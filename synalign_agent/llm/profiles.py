@@ -22,7 +22,7 @@ def resolve_profile(config: SessionConfig, model: str) -> SessionConfig:
     profile = profile_for(model)
     overrides = {
         f"{section}.{name}": value
-        for section in ("llm", "generate")
+        for section in ("llm", "attributes", "generate")
         for name, value in profile[section].items()
         if getattr(getattr(config, section), name) is None
     }

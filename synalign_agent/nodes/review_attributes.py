@@ -56,7 +56,7 @@ def _by_label(clusters: list[DemonstrationCluster]) -> list[DemonstrationCluster
 
 
 def _items(state: State, deps: Deps, ids: list[str]) -> list[Item]:
-    dimensions = list(frozen_dimensions(deps) or {})
+    dimensions = list(frozen_dimensions(deps.config, deps.store) or {})
     problems = state.get("review_problems", {})
     in_force = attributes_in_force(deps.store, [id for id in ids if id in problems])
     items = []

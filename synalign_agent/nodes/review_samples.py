@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from synalign_agent.deps import Deps
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Verdict
-from synalign_agent.gates.copy_check import check_cosine, check_words
+from synalign_agent.gates.copy_check import check_words
 from synalign_agent.gates.duplicate import SeenTexts
 from synalign_agent.gates.length import check_repetition
 from synalign_agent.nodes.review import NAMES, Item, ask, due, keep_answer
-from synalign_agent.nodes.vector_gates import label_votes, nearest_real, refuse_duplicates
+from synalign_agent.nodes.vector_gates import label_votes, near_copy, nearest_real, refuse_duplicates
 from synalign_agent.records import Decision, Rejection, Sample, content_id
 from synalign_agent.schemas import ActionRequest, EditedAction
 from synalign_agent.state import State
@@ -27,6 +27,7 @@ REJECTED = "review_rejected"
 _SAID = {
     "copy_words": "copies a real row",
     "copy_cosine": "copies a real row",
+    "copy_edited": "copies a real row",
     "duplicate": "repeats another sample",
     "near_duplicate": "repeats another sample",
 }
@@ -94,10 +95,10 @@ def _admit(deps: Deps, edits: list[Sample], rejections: list[Rejection]) -> dict
 
 def _verdicts(deps: Deps, edits: Sequence[Sample], X: NDArray[np.float32]) -> list[Verdict | None]:
     """Hold edited texts to the gates that protect others' data and the pool; length and label are the person's to judge."""
-    gates, real_ids = deps.config.gates, [row.id for row in deps.real.rows]
+    real_ids = [row.id for row in deps.real.rows]
     verdicts = [
         check_words(sample.text, deps.word_runs, real_ids)
-        or check_cosine(sample.nearest_similarity, sample.nearest_real_id, gates.copy_check.max_cosine)
+        or near_copy(deps, sample.text, sample.nearest_real_id, sample.nearest_similarity)
         for sample in edits
     ]
     # Their originals have left the pool by the decision; what a killed pass over this node wrote must not count against it.
@@ -165,7 +166,7 @@ def _flags(deps: Deps, samples: Sequence[Sample]) -> dict[str, list[str]]:
     flags: dict[str, list[str]] = {}
     for place, sample in enumerate(samples):
         said = [
-            check_cosine(sample.nearest_similarity, sample.nearest_real_id, gates.copy_check.max_cosine - margin),
+            near_copy(deps, sample.text, sample.nearest_real_id, sample.nearest_similarity, margin=margin),
             check_repetition(sample.text, max(0.0, gates.max_repetition - margin)),
             votes[place],
         ]

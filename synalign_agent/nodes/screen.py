@@ -18,14 +18,13 @@ from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Candidate, Verdict
-from synalign_agent.gates.copy_check import check_cosine
 from synalign_agent.gates.duplicate import SeenTexts
 from synalign_agent.gates.label_check import check_judgement
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.nodes.replies import check_texts, read_replies
 from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
-from synalign_agent.nodes.vector_gates import label_votes, nearest_real, refuse_duplicates
+from synalign_agent.nodes.vector_gates import label_votes, near_copy, nearest_real, refuse_duplicates
 from synalign_agent.observe.spans import gate_attributes
 from synalign_agent.records import Rejection, Sample, content_id
 from synalign_agent.schemas import LabelJudgement, judgement_schema
@@ -119,12 +118,12 @@ def _check_vectors(
 ) -> list[Verdict | None]:
     gates = deps.config.gates
     with deps.observers.spans.span("vector_gates", "gate") as span:
-        verdicts = [check_cosine(similarity, real_id, gates.copy_check.max_cosine) for real_id, similarity in nearest]
+        texts = [candidate.text for candidate in survivors]
+        verdicts = [near_copy(deps, text, *row) for text, row in zip(texts, nearest, strict=True)]
         if gates.label_check.method == "nearest" and len(deps.real.labels) > 1:
             labels = [candidate.label for candidate in survivors]
             votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
             verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
-        texts = [candidate.text for candidate in survivors]
         refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps))
         span.set(gate_attributes(len(survivors), verdicts))
     return verdicts
@@ -145,6 +144,7 @@ async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdict
             max_tokens=_JUDGE_MAX_TOKENS,
             round=round,
             cluster_id=candidate.cluster_id,
+            is_reading=True,
         )
         try:
             call = await deps.model.call(request)

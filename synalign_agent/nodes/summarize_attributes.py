@@ -4,42 +4,54 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-
+from synalign_agent.config import SessionConfig
 from synalign_agent.deps import Deps
 from synalign_agent.errors import BudgetExhausted, EndpointError
 from synalign_agent.event_loop import to_its_end
+from synalign_agent.gates.attribute_value import check_values
+from synalign_agent.gates.base import Verdict
 from synalign_agent.llm.base import CallRequest
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
-from synalign_agent.records import CallRecord, DemonstrationCluster, Rejection, content_id
-from synalign_agent.schemas import AttributeValues, ProposedDimensions, attributes_schema, dimensions_schema
+from synalign_agent.prompting.render import render
+from synalign_agent.records import CallRecord, Rejection, content_id
+from synalign_agent.schemas import (
+    MAX_ATTRIBUTE_CHARACTERS,
+    MAX_DIMENSION_CHARACTERS,
+    MAX_MEANING_CHARACTERS,
+    AttributeValues,
+    Dimension,
+    ProposedDimensions,
+    attributes_schema,
+    dimensions_schema,
+)
 from synalign_agent.state import ClusterTask, State
+from synalign_agent.stores.base import SessionStore
 
-_STREAM = 2
 _DIMENSIONS = "dimensions"
 _N_EXAMPLES = 12
-_N_CONTRAST = 3
 _MAX_TOKENS = 400
-FALLBACK_DIMENSIONS = {
+STANDARD_DIMENSIONS = {
     "topic": "what the text is about, as concretely as possible",
     "tone": "mood and attitude of the writer",
     "style": "register, wording, spelling and punctuation habits",
 }
-"""Used, with a counted rejection, when the LLM's proposal is unusable."""
+"""Used where the LLM is not asked for dimensions, and, with a counted rejection, when its proposal is unusable."""
 
 
-def frozen_dimensions(deps: Deps) -> dict[str, str] | None:
+def frozen_dimensions(config: SessionConfig, store: SessionStore) -> dict[str, str] | None:
     """Return the session's attribute dimensions, or None before they are proposed."""
-    if deps.config.attributes.dimensions is not None:
-        return deps.config.attributes.dimensions
-    stored = deps.store.meta(_DIMENSIONS)
-    return None if stored is None else dict(json.loads(stored))
+    if config.attributes.dimensions is not None:
+        return config.attributes.dimensions
+    stored = store.meta(_DIMENSIONS)
+    if stored is not None:
+        return dict(json.loads(stored))
+    return STANDARD_DIMENSIONS if config.attributes.propose is False else None
 
 
 async def propose_dimensions(state: State, deps: Deps) -> State:
     """Have the LLM name the attribute dimensions, from the seeds of the first clusters; they are frozen from then on."""
     clusters = await to_its_end(deps.store.clusters, state["round"])
-    n = deps.config.attributes.n_dimensions
+    n, limits = deps.config.attributes.n_dimensions, bool(deps.config.llm.schema_limits)
     # One seed a cluster, taking turns between labels: the seeds are the most different rows there are.
     by_turn = sorted(clusters, key=lambda cluster: (cluster.position, cluster.label))
     request = CallRequest(
@@ -50,9 +62,10 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
             "examples": deps.real.texts([cluster.seed_id for cluster in by_turn[:_N_EXAMPLES]]),
             "n_dimensions": n,
         },
-        schema=dimensions_schema(n, limits=bool(deps.config.llm.schema_limits)),
+        schema=dimensions_schema(n, limits=limits),
         max_tokens=_MAX_TOKENS,
         round=state["round"],
+        is_reading=True,
     )
     try:
         call = await deps.model.call(request)
@@ -62,33 +75,38 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
         # Dimensions are frozen for the whole session: an outage must not decide them.
         raise EndpointError(f"the attribute dimensions could not be proposed ({call.error}); resume to ask again")
     parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions, lenient=deps.model.lenient)
+    if not isinstance(parsed, ReplyProblem) and limits:
+        parsed = next((problem for each in parsed.dimensions if (problem := _cut(each))), parsed)
     if isinstance(parsed, ReplyProblem):
-        await to_its_end(deps.store.admit, [], [_rejection(call, "", parsed)])
-        dimensions = FALLBACK_DIMENSIONS
+        await to_its_end(deps.store.admit, [], [_rejection(call, "", parsed, call.content)])
+        dimensions = STANDARD_DIMENSIONS
     else:
         dimensions = {dimension.name: dimension.description for dimension in parsed.dimensions}
     await to_its_end(deps.store.set_meta, _DIMENSIONS, json.dumps(dimensions, ensure_ascii=False))
     return {}
 
 
+def _cut(dimension: Dimension) -> ReplyProblem | None:
+    """Say so if the schema's limits ended a dimension in the middle, which small models that tell stories run into."""
+    if len(dimension.name) < MAX_DIMENSION_CHARACTERS and len(dimension.description) < MAX_MEANING_CHARACTERS:
+        return None
+    return ReplyProblem("cut", f"dimension {dimension.name!r} reached the limit of the schema: {dimension.description}")
+
+
 async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
     """Describe one cluster; a cluster whose description fails is generated from without one."""
     cluster = await to_its_end(deps.store.cluster, task["cluster_id"])
-    dimensions = frozen_dimensions(deps) or FALLBACK_DIMENSIONS
+    dimensions = await to_its_end(frozen_dimensions, deps.config, deps.store) or STANDARD_DIMENSIONS
+    limit = MAX_ATTRIBUTE_CHARACTERS if deps.config.llm.schema_limits else None
     request = CallRequest(
         node="summarize_attributes",
         prompt=deps.prompts["summarize_attributes"],
-        values={
-            "task": deps.config.task,
-            "label": deps.label_for_prompt(cluster.label),
-            "dimensions": dimensions,
-            "demonstrations": deps.real.texts(cluster.member_ids),
-            "contrast": _contrast(deps, cluster),
-        },
-        schema=attributes_schema(list(dimensions), limits=bool(deps.config.llm.schema_limits)),
+        values={"dimensions": dimensions, "demonstrations": deps.real.texts(cluster.member_ids)},
+        schema=attributes_schema(list(dimensions), limit),
         max_tokens=_MAX_TOKENS,
         round=cluster.round,
         cluster_id=cluster.id,
+        is_reading=True,
     )
     try:
         call = await deps.model.call(request)
@@ -105,29 +123,37 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         missing = ", ".join(sorted(dimensions.keys() - parsed.root.keys()))
         parsed = ReplyProblem("off_schema", f"no value for {missing}")
     if isinstance(parsed, ReplyProblem):
-        await to_its_end(deps.store.admit, [], [_rejection(call, cluster.label, parsed)])
+        await to_its_end(deps.store.admit, [], [_rejection(call, cluster.label, parsed, call.content)])
         return {}
-    values = {name: " ".join(parsed.root[name].split()) for name in dimensions}
-    await to_its_end(deps.store.add_attributes, cluster.id, {name: value for name, value in values.items() if value})
+    values, refused = check_values(
+        parsed.root,
+        dimensions,
+        task=deps.config.task,
+        label=cluster.label,
+        examples=_example_values(request),
+        limit=limit,
+    )
+    if refused:
+        rejections = [_rejection(call, cluster.label, verdict, parsed.root[name]) for name, verdict in refused.items()]
+        await to_its_end(deps.store.admit, [], rejections)
+    await to_its_end(deps.store.add_attributes, cluster.id, values)
     return {}
 
 
-def _contrast(deps: Deps, cluster: DemonstrationCluster) -> list[str]:
-    """Draw reference rows of the same label from outside the cluster."""
-    rows = deps.real.reference_rows(deps.real.labels.index(cluster.label))
-    others = np.setdiff1d(rows, [deps.real.position[id] for id in cluster.member_ids])
-    rng = deps.rng(_STREAM, cluster.round, int(cluster.id, 16) % 2**32)
-    picked = rng.choice(others, size=min(_N_CONTRAST, len(others)), replace=False)
-    return [deps.real.rows[int(row)].text for row in picked]
+def _example_values(request: CallRequest) -> list[str]:
+    """Return the values in the worked examples of the prompt, which small models repeat."""
+    answers = [message.content for message in render(request.prompt, request.values) if message.role == "assistant"]
+    parsed = [parse_reply(answer, "stop", None, AttributeValues) for answer in answers]
+    return [value for each in parsed if not isinstance(each, ReplyProblem) for value in each.root.values()]
 
 
-def _rejection(call: CallRecord, label: str, problem: ReplyProblem) -> Rejection:
+def _rejection(call: CallRecord, label: str, why: ReplyProblem | Verdict, text: str | None) -> Rejection:
     return Rejection(
-        id=content_id(call.key, problem.reason),
+        id=content_id(call.key, why.reason, why.detail),
         round=call.round,
         label=label,
         call_key=call.key,
-        reason=f"attributes_{problem.reason}",
-        detail=problem.detail,
-        text=call.content or "",
+        reason=f"attributes_{why.reason}",
+        detail=why.detail,
+        text=text or "",
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from synalign_agent.deps import Deps
 from synalign_agent.gates.base import Verdict
+from synalign_agent.gates.copy_check import check_nearest
 from synalign_agent.gates.duplicate import SeenTexts, check_duplicates
 from synalign_agent.gates.label_check import check_vote
 
@@ -21,6 +22,20 @@ def nearest_real(deps: Deps, X: NDArray[np.float32]) -> list[tuple[str, float]]:
         (deps.real_vectors.ids[int(row[0])], float(similarity[0]))
         for row, similarity in zip(rows, similarities, strict=True)
     ]
+
+
+def near_copy(deps: Deps, text: str, real_id: str, similarity: float, *, margin: float = 0.0) -> Verdict | None:
+    """Hold a text against its nearest real row; with a `margin`, say whether it passes by less than that."""
+    gate = deps.config.gates.copy_check
+    [row] = deps.real.texts([real_id])
+    return check_nearest(
+        text,
+        row,
+        real_id,
+        similarity,
+        max_cosine=gate.max_cosine - margin,
+        max_row_share=gate.max_row_share - margin,
+    )
 
 
 def label_votes(deps: Deps, labels: Sequence[str], X: NDArray[np.float32], *, min_vote: float) -> list[Verdict | None]:

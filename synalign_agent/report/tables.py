@@ -13,8 +13,11 @@ from synalign_agent.report.verdict import within_noise
 _REASONS = {
     "call": "The call failed",
     "copy_cosine": "Too close to a real row in meaning",
+    "copy_edited": "A real row with a few words changed or added",
     "copy_words": "Shares a run of words with a real row",
+    "cut": "Cut by the schema's length limit",
     "duplicate": "Same words as an earlier sample",
+    "echo": "Repeats what was asked",
     "empty": "Empty text",
     "empty_reply": "Empty reply",
     "label_judged": "The model judged it to have another label",
@@ -28,6 +31,7 @@ _REASONS = {
     "text_cut": "Text cut by the schema's length limit",
     "too_long": "Text too long",
     "too_short": "Text too short",
+    "wordless": "Has no words",
 }
 
 

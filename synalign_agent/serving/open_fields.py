@@ -17,13 +17,13 @@ OPEN = frozenset(
     for section, names in {
         "": "task n_samples seed round_samples",
         "data.": "path format text_column label_column encoding holdout_fraction min_holdout_rows",
-        "llm.": "provider base_url model temperature max_tokens structured_output max_failed_share",
+        "llm.": "provider base_url model temperature reading_temperature max_tokens structured_output max_failed_share",
         "explore.": "strategy kernel cluster_size lengthscale_factor noise gap_floor focus",
-        "attributes.": "enabled dimensions n_dimensions",
+        "attributes.": "enabled dimensions propose n_dimensions",
         "generate.": "samples_per_call calls_per_cluster demonstrations",
         "gates.": "max_repetition duplicate_cosine",
         "gates.length.": "min_characters max_characters",
-        "gates.copy_check.": "max_shared_words max_cosine",
+        "gates.copy_check.": "max_shared_words max_cosine max_row_share",
         "gates.label_check.": "method neighbours min_vote",
         "review.": "attributes samples margin items_per_batch",
         "align.": "oversampling label_prior objective max_copies min_ess swaps contrast_shrinkage max_label_odds "

@@ -16,6 +16,8 @@ from support.chat_server import ChatServer, Reply, json_reply
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import EndpointError, SessionError
 from synalign_agent.graph import build_graph
+from synalign_agent.nodes.summarize_attributes import STANDARD_DIMENSIONS
+from synalign_agent.schemas import MAX_MEANING_CHARACTERS
 from synalign_agent.session import Session
 
 MakeConfig = Callable[..., SessionConfig]
@@ -191,6 +193,10 @@ def test_holdout_rows_never_reach_the_model(make_config: MakeConfig, chat_server
     assert not any(json.dumps(text, ensure_ascii=False)[1:-1] in sent or text in sent for text in held_out)
 
 
+def _asks_for(body: dict[str, Any], schema: str) -> bool:
+    return bool(body["response_format"]["json_schema"]["name"] == schema)
+
+
 def test_dimensions_are_proposed_once_and_frozen(make_config: MakeConfig, chat_server: ChatServer) -> None:
     config = make_config(attributes__n_dimensions=3, target__mmd2=-1.0)
     config = config.model_copy(update={"attributes": config.attributes.model_copy(update={"dimensions": None})})
@@ -199,6 +205,50 @@ def test_dimensions_are_proposed_once_and_frozen(make_config: MakeConfig, chat_s
     assert [schema["name"] for schema in schemas].count("ProposedDimensions") == 1
     asked = {tuple(schema["schema"]["properties"]) for schema in schemas if schema["name"] == "AttributeValues"}
     assert len(asked) == 1 and len(asked.pop()) == 3
+
+
+@pytest.mark.parametrize("propose", [True, False])
+def test_dimensions_are_the_standard_ones_where_none_are_proposed(
+    make_config: MakeConfig, chat_server: ChatServer, propose: bool
+) -> None:
+    """A proposal whose names or descriptions ran into the limits of the schema is half of something: it counts as a rejection."""
+    config = make_config(attributes__propose=propose, llm__schema_limits=True, limits__max_rounds=1)
+    config = config.model_copy(update={"attributes": config.attributes.model_copy(update={"dimensions": None})})
+    cut = {"dimensions": [{"name": "tone", "description": "m" * MAX_MEANING_CHARACTERS}]}
+    chat_server.script = lambda body, _: (
+        Reply(content=json.dumps(cut)) if _asks_for(body, "ProposedDimensions") else None
+    )
+    with Session.create(config, thread_id="t") as session:
+        session.run()
+        described = [set(session.store.attributes_of(cluster.id)) for cluster in session.store.clusters(1)]
+        n_cut = sum(each.reason == "attributes_cut" for each in session.store.rejections() if not each.label)
+    assert any(described) and set().union(*described) <= STANDARD_DIMENSIONS.keys()
+    assert sum(_asks_for(body, "ProposedDimensions") for body in chat_server.requests) == propose
+    assert n_cut == propose
+
+
+def test_values_that_say_nothing_are_counted_and_never_reach_the_writer(
+    make_config: MakeConfig, chat_server: ChatServer
+) -> None:
+    values = {"topic": "late parcels", "tone": "unknown"}
+    chat_server.script = lambda body, _: (
+        Reply(content=json.dumps(values)) if _asks_for(body, "AttributeValues") else None
+    )
+    config = make_config(limits__max_rounds=1)
+    with Session.create(config, thread_id="t") as session:
+        result = session.run()
+        n_clusters = len(session.store.clusters(1))
+        [refused] = {
+            (each.text, each.detail) for each in session.store.rejections() if each.reason == "attributes_echo"
+        }
+        assert {json.dumps(session.store.attributes_of(each.id)) for each in session.store.clusters(1)} == {
+            json.dumps({"topic": "late parcels"})
+        }
+    assert config.attributes.dimensions == {"topic": "subject", "tone": "mood"}
+    assert result["rejections"]["attributes_echo"] == n_clusters
+    assert refused[0] == "unknown" and "tone" in refused[1]
+    sent = [json.dumps(body["messages"]) for body in chat_server.requests if _asks_for(body, "GeneratedTexts")]
+    assert sent and all("late parcels" in each and "unknown" not in each for each in sent)
 
 
 def test_label_judge_is_asked_per_sample(make_config: MakeConfig, chat_server: ChatServer) -> None:

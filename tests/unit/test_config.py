@@ -180,7 +180,8 @@ def other(value: Any, name: str) -> Any:
         "align.max_label_odds": 5.0,
         "attributes.dimensions": {"tone": "mood"}, "generate.demonstrations": "chat", "gates.label_check.method": "llm",
         "align.label_prior": "uniform", "align.lengthscale_multipliers": [1.0], "target.mmd2": 0.5, "align.oversampling": 3.0,
-        "llm.temperature": 1.0, "target.n_equivalent": 10.0, "limits.max_usd": 1.0, "llm.max_tokens": 100,
+        "llm.temperature": 1.0, "llm.reading_temperature": 0.0, "attributes.propose": False,
+        "target.n_equivalent": 10.0, "limits.max_usd": 1.0, "llm.max_tokens": 100,
         "llm.base_url": "http://localhost:1/v1", "llm.model": "m", "encoder.model": "m", "encoder.device": "cpu",
         "llm.response_cache": "replies.sqlite", "llm.structured_output": "text", "storage.url": "postgresql://host/db",
         "storage.encryption_key_env": "KEY", "observability.otlp.endpoint": "http://localhost:6006",
@@ -233,6 +234,7 @@ def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were(
     # As computed by the release that knew neither; results of before are found by it.
     # What is named has another default since, which new sessions should notice.
     before: Any = {"explore": {"strategy": "gp_gap"}, "align": {"contrast_shrinkage": False, "max_label_odds": None}}
+    before["gates"] = {"copy_check": {"max_row_share": 1.0}}
     assert parse(**before).fingerprint() == "bdb77731b1665fda"
     assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
 

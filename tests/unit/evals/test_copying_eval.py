@@ -68,7 +68,7 @@ def test_the_scores_react_to_copies(result: EvalResult) -> None:
     assert mean("closer_to_shown", method="copies_10_percent") > mean("closer_to_shown", method="random")
     assert mean("shared_words_shown_p99", method="copies_10_percent") > mean("shared_words_hidden_p99", method="random")
     assert mean("recall", copy="exact", gate="words") == 1.0
-    assert mean("recall", copy="exact", gate="both") >= mean("recall", copy="a word replaced", gate="words")
+    assert mean("recall", copy="exact", gate="any") >= mean("recall", copy="a word replaced", gate="words")
 
 
 def test_tables_targets_and_figure(result: EvalResult) -> None:

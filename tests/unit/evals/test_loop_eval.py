@@ -37,8 +37,10 @@ def test_an_arm_with_an_unknown_part_is_refused() -> None:
 
 def test_attributes_cost_rounds() -> None:
     effort = Effort(61, 10, 100, clusters_per_label=1, calls_per_cluster=2, samples_per_call=3)
-    assert n_rounds(Arm("random", False, False), effort, 2) == 15
-    assert n_rounds(Arm("random", True, False), effort, 2) == 10
+    assert n_rounds(Arm("random", False, False), effort, 2, proposes=True) == 15
+    assert n_rounds(Arm("random", True, False), effort, 2, proposes=True) == 10
+    assert n_rounds(Arm("random", True, False), replace(effort, max_calls=60), 2, proposes=True) == 9
+    assert n_rounds(Arm("random", True, False), replace(effort, max_calls=60), 2, proposes=False) == 10
 
 
 def test_calls_count_until_the_level_is_reached_for_the_first_time() -> None:

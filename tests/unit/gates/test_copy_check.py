@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from synalign_agent.gates.copy_check import WordRuns, check_cosine, check_words, words_of
+from synalign_agent.gates.copy_check import WordRuns, check_nearest, check_words, words_of
 
 REAL = [
     "Hello, where is my order? I paid for it two weeks ago and nobody answers my mails.",
@@ -104,8 +104,55 @@ def test_the_verdict_names_the_row(runs: WordRuns) -> None:
     assert check_words("something else", runs, IDS) is None
 
 
+def near(text: str, row: str, similarity: float = 0.5, *, max_row_share: float = 0.75) -> str | None:
+    verdict = check_nearest(text, row, "id3", similarity, max_cosine=0.95, max_row_share=max_row_share)
+    assert verdict is None or "id3" in verdict.detail
+    return None if verdict is None else verdict.reason
+
+
 def test_cosine_on_both_sides_of_the_threshold() -> None:
-    assert check_cosine(0.95, "id3", 0.95) is None
-    verdict = check_cosine(0.9501, "id3", 0.95)
-    assert verdict is not None and verdict.reason == "copy_cosine"
-    assert "0.950" in verdict.detail and "id3" in verdict.detail
+    assert near("other words", REAL[0], 0.95) is None
+    assert near("other words", REAL[0], 0.9501) == "copy_cosine"
+
+
+SHORT = "the plot is thin and slow"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the plot is thick and slow",  # a word replaced
+        "the plot thin is and slow",  # two swapped
+        "THE plot, is thin; and slow!",
+        "I went on Friday. the plot is thin and slow. Then I left",
+        "the plot is thin and",
+    ],
+)
+def test_a_short_row_with_a_small_change_is_an_edited_copy(text: str) -> None:
+    assert WordRuns([SHORT], 8).copied_from(text) is None or len(words_of(text)) == len(words_of(SHORT))
+    assert near(text, SHORT) == "copy_edited"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "the plot is good and fast",  # 4 of 6
+        "slow and thin is plot the",  # the same words in another order
+        "thin jokes make the whole of it drag",
+    ],
+)
+def test_a_text_that_only_shares_words_is_none(text: str) -> None:
+    assert near(text, SHORT) is None
+
+
+def test_rows_of_fewer_than_five_words_are_everybodys_phrases() -> None:
+    assert near("well, where is my order, I ask", "where is my order") is None
+    assert near("well, where is my red order, I ask", "where is my red order") == "copy_edited"
+
+
+def test_the_share_is_the_threshold_and_1_switches_it_off() -> None:
+    row, text = "one two three four five six seven eight", "one two three four five six and no more"
+    assert near(text, row) is None
+    assert near(text, row, max_row_share=0.74) == "copy_edited"
+    assert near(row, row, max_row_share=1.0) is None

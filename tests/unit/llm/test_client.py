@@ -28,6 +28,16 @@ def test_sends_schema_parameters_and_a_seed(server: ChatServer) -> None:
     assert record.prompt_tokens > 0 and record.completion_tokens > 0 and record.seconds > 0
 
 
+def test_what_reads_texts_is_asked_at_its_own_temperature_where_there_is_one(server: ChatServer) -> None:
+    reading = replace(REQUEST, is_reading=True)
+    bench = Bench(server, reading_temperature=0.1)
+    written, read = bench.call(REQUEST, reading, in_turn=True)
+    assert [body["temperature"] for body in server.requests] == [0.5, 0.1]
+    assert written.key != read.key  # the temperature is part of what was asked
+    Bench(server).call(reading)
+    assert server.requests[-1]["temperature"] == 0.5
+
+
 def test_intent_is_written_before_the_request(server: ChatServer) -> None:
     bench = Bench(server)
     seen: list[str] = []

@@ -35,13 +35,14 @@ def test_every_profile_fills_every_null_that_needs_one() -> None:
     profiles = yaml.safe_load(text)
     assert [profile["match"] for profile in profiles][-1] == "*"
     for profile in profiles:
-        assert set(profile) == {"name", "match", "llm", "generate"}
+        assert set(profile) == {"name", "match", "llm", "attributes", "generate"}
         # `match` without its stars is a name that matches.
         resolved = resolve_profile(config(), profile["match"].replace("*", "x"))
-        for section in ("llm", "generate"):
+        for section in ("llm", "attributes", "generate"):
             for name, value in profile[section].items():
-                assert getattr(getattr(resolved, section), name) == value is not None
+                assert getattr(getattr(resolved, section), name) == value
         assert None not in (resolved.llm.temperature, resolved.llm.concurrency, resolved.llm.schema_limits)
+        assert resolved.attributes.propose is not None
         assert None not in resolved.generate.model_dump().values() and resolved.llm.extra_body is not None
 
 
@@ -58,7 +59,7 @@ def test_the_given_config_is_not_changed_and_nothing_else_is() -> None:
     resolved = resolve_profile(before, "gpt-5-mini")
     assert before == config(seed=3)
     changed = {line.split(":")[0] for line in before.changes(resolved)}
-    assert changed and all(name.startswith(("llm.", "generate.")) for name in changed)
+    assert changed and all(name.startswith(("llm.", "attributes.", "generate.")) for name in changed)
 
 
 def test_resolving_again_changes_nothing() -> None:

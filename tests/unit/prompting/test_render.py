@@ -75,9 +75,7 @@ def test_a_missing_value_raises() -> None:
 def test_the_packaged_prompts_miss_every_value_they_declare(catalog: PromptCatalog, name: str) -> None:
     values: dict[str, dict[str, Any]] = {
         "generate_samples": generate_values(),
-        "summarize_attributes": {
-            "task": "t", "label": "l", "dimensions": {"a": "b"}, "demonstrations": ["x"], "contrast": ["y"],
-        },
+        "summarize_attributes": {"dimensions": {"a": "b"}, "demonstrations": ["x"]},
         "propose_dimensions": {"task": "t", "examples": ["x"], "n_dimensions": 2},
         "judge_label": {"task": "t", "text": "x", "examples": {"l": ["y"]}},
     }  # fmt: skip

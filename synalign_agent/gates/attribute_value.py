@@ -1,0 +1,85 @@
+"""Does an attribute value say something about the texts, or is it half a sentence, noise, or the question given back?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from synalign_agent.gates.base import Verdict
+from synalign_agent.gates.length import check_repetition
+
+_WORD = re.compile(r"[^\W\d_]+")
+_MAX_REPETITION = 0.35
+_SAY_NOTHING = frozenset({
+    "a", "an", "and", "any", "are", "as", "at", "be", "by", "for", "from", "general", "how", "in", "is", "it", "kind",
+    "label", "name", "none", "not", "of", "on", "or", "other", "specified", "such", "text", "that", "the", "this", "to",
+    "type", "unclear", "undefined", "unknown", "unspecified", "various", "what", "which", "who", "with",
+})  # fmt: skip
+"""English words that alone say nothing about a text: function words, and what models write where they have no answer."""
+
+
+def check_values(
+    values: Mapping[str, str],
+    dimensions: Mapping[str, str],
+    *,
+    task: str,
+    label: str,
+    examples: Iterable[str],
+    limit: int | None,
+) -> tuple[dict[str, str], dict[str, Verdict]]:
+    """Sort the values of one reply into those that describe the texts and those that do not.
+
+    Small models give the description of the dimension back, or the kind of text, which is true of every row, or a value of the
+    prompt's examples, or one value for all dimensions. A prompt that repeats it only costs tokens, and a person would have to
+    strike it out.
+
+    Args:
+        values: dimension -> value, as the model wrote it; all of `dimensions` are there.
+        dimensions: name -> meaning, as the model was asked.
+        task: the kind of text that the session writes.
+        label: of the texts.
+        examples: values that the prompt shows.
+        limit: characters that the endpoint's grammar allows a value, or None where it enforces none.
+
+    Returns:
+        The values that are kept, with single spaces, and a verdict for each that is refused. An empty value is neither: the model
+        had nothing to say.
+    """
+    kept: dict[str, str] = {}
+    refused: dict[str, Verdict] = {}
+    seen = {value.casefold(): "an example in the prompt" for value in examples}
+    for name, meaning in dimensions.items():
+        value = " ".join(values[name].split())
+        if not value:
+            continue
+        first = seen.setdefault(value.casefold(), name)
+        verdict = _check(name, value, meaning, f"{task} {label}", limit)
+        if verdict is None and first != name:
+            verdict = Verdict("echo", f"{name}: {value!r} repeats {first}")
+        if verdict is None:
+            kept[name] = value
+        else:
+            refused[name] = verdict
+    return kept, refused
+
+
+def _check(name: str, value: str, meaning: str, known: str, limit: int | None) -> Verdict | None:
+    if limit is not None and len(value) >= limit:
+        return Verdict("cut", f"{name}: reached the limit of {limit} characters in the schema")
+    if not _WORD.search(value):
+        return Verdict("wordless", f"{name}: {value!r} has no words")
+    said, asked = _content_words(value), _content_words(meaning)
+    if said <= _content_words(f"{known} {name.replace('_', ' ')}"):
+        return Verdict("echo", f"{name}: {value!r} says no more than the task, the label or the dimension's name")
+    # A meaning may list what to choose from, so one or two of its many words are an answer; most of them are not.
+    if said <= asked and len(said) > 1 and 2 * len(said) >= len(asked):
+        return Verdict("echo", f"{name}: {value!r} is the dimension's description")
+    if check_repetition(value, _MAX_REPETITION):
+        return Verdict("repetitive", f"{name}: {value!r} says the same words over and over")
+    return None
+
+
+def _content_words(text: str) -> frozenset[str]:
+    """Return the words of a text that say something, in lower case and without a plural s."""
+    words = (word.casefold() for word in _WORD.findall(text))
+    return frozenset(word.removesuffix("s") for word in words if word not in _SAY_NOTHING and len(word) > 1)
