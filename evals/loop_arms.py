@@ -196,7 +196,10 @@ def run_session(arm: Arm, benchmark: Benchmark, effort: Effort, model: Model, se
 
 
 def curve(session: Path, benchmark: Benchmark, held_out: HeldOut, encoder: Encoder, max_calls: int) -> list[Point]:
-    """Return what a session would have delivered after each round within the budget, in order."""
+    """Return what a session would have delivered after each round within the budget, in order.
+
+    Without alignment that is a random draw, of which the expected distance is returned.
+    """
     points: list[Point] = []
     with Session.view(session.name, runs_dir=session.parent) as viewed:
         vectors = wiring.load_data(session, viewed.store, encoder, lambda stage: None).pool_vectors
@@ -205,12 +208,19 @@ def curve(session: Path, benchmark: Benchmark, held_out: HeldOut, encoder: Encod
             n_calls = int(metrics["calls"]["done"]) + int(metrics["calls"]["failed"])
             if n_calls > max_calls:
                 break
-            chosen = [(place[choice.sample_id], choice.copies) for choice in viewed.store.choices(metrics["round"])]
-            copies = np.array([copies for _, copies in chosen], dtype=np.float64)
+            pool = viewed.store.samples(before_round=metrics["round"] + 1)
+            chosen = {choice.sample_id: choice.copies for choice in viewed.store.choices(metrics["round"])}
+            copies = np.array([chosen.get(sample.id, 0) for sample in pool], dtype=np.int64)
             mmd2 = None
             if copies.sum():
-                X = vectors.matrix[[at for at, _ in chosen]]
-                mmd2 = held_out.mmd2(X, copies / copies.sum(), held_out.mean_kernels(X))
+                X = vectors.matrix[[place[sample.id] for sample in pool]]
+                mean_kernels = held_out.mean_kernels(X)
+                if viewed.config.align.objective == "none":
+                    labels = np.array([benchmark.label_names.index(sample.label) for sample in pool], dtype=np.intp)
+                    counts = np.bincount(labels, weights=copies, minlength=len(benchmark.label_names)).astype(np.intp)
+                    mmd2 = held_out.mean_mmd2(X, labels, counts, mean_kernels)
+                else:
+                    mmd2 = held_out.mmd2(X, copies / copies.sum(), mean_kernels)
             points.append(Point(n_calls, mmd2, int(metrics["n_pool"]), int(metrics["n_selected"])))
     return points
 

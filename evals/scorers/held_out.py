@@ -48,6 +48,29 @@ class HeldOut:
         within = self_sums(X[used], weights[used], self._kernel, BLOCK_ROWS).total
         return float(within - 2.0 * weights @ mean_kernels + self.mean_kernel)
 
+    def mean_mmd2(self, X: Array, labels: IntArray, counts: IntArray, mean_kernels: FloatArray) -> float:
+        """Return the expected MMD^2 of rows drawn at random, every label for itself and no row again before all others.
+
+        What one draw of a few rows scores is mostly luck; this is what all of them score on average, exactly.
+
+        Args:
+            X: (m, d) rows that are drawn from, of norm 1.
+            labels: (m,).
+            counts: rows drawn of each label, 0 where there are none; not all 0.
+            mean_kernels: (m,) of these rows.
+        """
+        n, present = int(counts.sum()), np.bincount(labels, minlength=len(counts))
+        weights = (counts / np.maximum(present, 1))[labels] / n
+        total = self_sums(X, weights, self._kernel, BLOCK_ROWS).total
+        for label in np.flatnonzero(counts):
+            m = int(present[label])
+            k = int(counts[label]) % m  # What is left to chance: all rows are taken as often as they go into the count.
+            alone = k / m
+            together = alone * (k - 1) / (m - 1) if m > 1 else 0.0
+            pairs = self_sums(X[labels == label], np.ones(m), self._kernel, BLOCK_ROWS).total - m
+            total += ((together - alone**2) * pairs + (alone - alone**2) * m) / n**2
+        return float(total - 2.0 * weights @ mean_kernels + self.mean_kernel)
+
     def floor(self, n: int) -> float:
         """Return the expected MMD^2 of n real rows, the same number of every label."""
         # sum over L labels of (1 / L)^2 (1 - E k within the label) / (n / L)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,21 @@ def test_held_out_distances_are_the_cores() -> None:
     each = np.where(labels == 0, 0.5 / 20, 0.5 / 40)
     expected = mmd2_to_population(syn, X, KERNEL, syn_weights=weights, real_weights=each, real_strata=labels)
     assert held_out.mmd2(syn, weights, held_out.mean_kernels(syn)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (0, 3), (4, 3), (6, 1), (9, 3)])
+def test_a_mean_over_draws_is_the_mean_of_all_draws(counts: tuple[int, int]) -> None:
+    held_out = HeldOut(gaussian(30, 0), np.repeat([0, 1], 15), 2, KERNEL)
+    pool, labels = gaussian(7, 1, 0.5), np.repeat([0, 1], [4, 3])
+    mean_kernels = held_out.mean_kernels(pool)
+    draws = []
+    for first in itertools.combinations(range(4), counts[0] % 4):
+        for second in itertools.combinations(range(4, 7), counts[1] % 3):
+            copies = np.repeat([counts[0] // 4, counts[1] // 3], [4, 3]).astype(np.float64)
+            copies[[*first, *second]] += 1
+            draws.append(held_out.mmd2(pool, copies / copies.sum(), mean_kernels))
+    expected = held_out.mean_mmd2(pool, labels, np.array(counts), mean_kernels)
+    assert expected == pytest.approx(np.mean(draws), abs=1e-12)
 
 
 def test_the_floor_is_what_real_rows_score() -> None:
