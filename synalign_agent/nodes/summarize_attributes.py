@@ -101,7 +101,13 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
     request = CallRequest(
         node="summarize_attributes",
         prompt=deps.prompts["summarize_attributes"],
-        values={"dimensions": dimensions, "demonstrations": deps.real.texts(cluster.member_ids)},
+        values={
+            # The packaged prompt names neither of the first two; one in `prompts_dir` may.
+            "task": deps.config.task,
+            "label": deps.label_for_prompt(cluster.label),
+            "dimensions": dimensions,
+            "demonstrations": deps.real.texts(cluster.member_ids),
+        },
         schema=attributes_schema(list(dimensions), limit),
         max_tokens=_MAX_TOKENS,
         round=cluster.round,
