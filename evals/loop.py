@@ -4,7 +4,7 @@ Dataset: real rows that a session gets as its own. Run: whole sessions of the pr
 of demonstrations, attributes and alignment (an arm), all with the same number of calls; arms that ask the same thing share the
 reply, and each counts it. Scores: MMD² of what the session would deliver after each round, to test rows that none has, on
 average over the draw where an arm draws at random; calls until that is as low as the best that random demonstrations without
-attributes and alignment reach, and as what all their calls leave them with. A stopped run goes on where it was.
+attributes and alignment reach. A stopped run goes on where it was.
 
 The packaged SmolLM2 writes by default. `--set model=PATH.gguf` takes another file, `--set model=NAME --set base_url=URL --set
 concurrency=32` an endpoint.
@@ -97,15 +97,8 @@ def calls_to(points: Sequence[Point], mmd2: float) -> int | None:
 
 
 def _score(result: EvalResult, dataset: str, seed: int, curves: dict[str, list[Point]]) -> None:
-    """Keep the curves of a seed, where they end, and the calls that each arm needs for what the baseline comes to.
-
-    That is its best, which it may have early, and where its last call leaves it.
-    """
-    base = [point for point in curves.get(BASELINE, []) if point.mmd2 is not None]
-    levels = {
-        "calls_to_best": min((p.mmd2 for p in base if p.mmd2 is not None), default=None),
-        "calls_to_end": base[-1].mmd2 if base else None,
-    }
+    """Keep the curves of a seed, where they end, and the calls that each arm needs for the best of the baseline."""
+    level = min((p.mmd2 for p in curves.get(BASELINE, []) if p.mmd2 is not None), default=None)
     for name, points in curves.items():
         arm = Arm.parse(name)
         condition: dict[str, Value] = {
@@ -118,15 +111,12 @@ def _score(result: EvalResult, dataset: str, seed: int, curves: dict[str, list[P
         result.add(condition, "mmd2", seed, distance, None if distance is not None else "no round delivered a row")
         if last is not None:
             result.add(condition, "texts_per_call", seed, last.n_pool / last.n_calls)
-        for metric, level in levels.items():
-            if level is None:
-                result.add(condition, metric, seed, None, f"the arm {BASELINE} was not measured")
-                continue
-            calls = calls_to(points, level)
-            if name == BASELINE and metric == "calls_to_end":
-                calls = base[-1].n_calls
-            why = None if calls is not None else f"did not come as close as {BASELINE} within its calls"
-            result.add(condition, metric, seed, calls, why)
+        if level is None:
+            result.add(condition, "calls_to_baseline", seed, None, f"the arm {BASELINE} was not measured")
+            continue
+        calls = calls_to(points, level)
+        why = None if calls is not None else f"did not come as close as {BASELINE} within its calls"
+        result.add(condition, "calls_to_baseline", seed, calls, why)
 
 
 def _held_out(benchmark: Benchmark, progress: Progress) -> HeldOut:

@@ -51,7 +51,7 @@ class AttributesConfig(Section):
         None,
         description="Have the LLM propose the dimensions once, which are frozen then; otherwise they are topic, tone and style "
         "(null = profile).",
-        json_schema_extra=added(None),
+        json_schema_extra=added(True),
     )
     n_dimensions: int = Field(4, ge=1, le=12, description="How many dimensions to propose.")
 
@@ -90,7 +90,8 @@ class CopyGateConfig(Section):
     max_cosine: float = Field(0.95, gt=0, le=1, description="Cosine similarity to a real row above which it is a copy.")
     max_row_share: Share = Field(
         0.75,
-        description="A text that repeats more than this share of the words of its nearest real row, in their order, is a copy.",
+        description="A text that repeats more than this share of the words of its nearest real row, in their order, is a copy "
+        "(rows of 8 words or more; 1 = off, for rows that all follow a few templates).",
         json_schema_extra=added(1.0),
     )
 

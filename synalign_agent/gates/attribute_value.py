@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from synalign_agent.gates.base import Verdict
 from synalign_agent.gates.length import check_repetition
 
-_WORD = re.compile(r"[^\W\d_]+")
+# All but spaces and punctuation: `\w` would cut words of many scripts at their combining marks.
+_WORD = re.compile(r"[^\s!-/:-@\[-`{-~¡-¿‐-⁞、-〃「-』！-／：-＠]+")
 _MAX_REPETITION = 0.35
+_LONGEST_BARE_NUMBER = 5
 _SAY_NOTHING = frozenset({
     "a", "an", "and", "any", "are", "as", "at", "be", "by", "for", "from", "general", "how", "in", "is", "it", "kind",
-    "label", "name", "none", "not", "of", "on", "or", "other", "specified", "such", "text", "that", "the", "this", "to",
+    "label", "name", "none", "not", "of", "on", "or", "other", "s", "specified", "such", "text", "that", "the", "this", "to",
     "type", "unclear", "undefined", "unknown", "unspecified", "various", "what", "which", "who", "with",
 })  # fmt: skip
 """English words that alone say nothing about a text: function words, and what models write where they have no answer."""
@@ -47,15 +49,20 @@ def check_values(
     """
     kept: dict[str, str] = {}
     refused: dict[str, Verdict] = {}
-    seen = {value.casefold(): "an example in the prompt" for value in examples}
+    # A word or two of an example may well be true of other texts.
+    seen = {value.casefold(): "an example in the prompt" for value in examples if len(value.split()) > 2}
     for name, meaning in dimensions.items():
         value = " ".join(values[name].split())
         if not value:
             continue
-        first = seen.setdefault(value.casefold(), name)
-        verdict = _check(name, value, meaning, f"{task} {label}", limit)
-        if verdict is None and first != name:
-            verdict = Verdict("echo", f"{name}: {value!r} repeats {first}")
+        verdict = None
+        if limit is not None and len(values[name]) >= limit:
+            verdict = Verdict("cut", f"{name}: reached the limit of {limit} characters in the schema")
+        elif not _is_choice(value, meaning):
+            first = seen.setdefault(value.casefold(), name)
+            verdict = _check(name, value, meaning, f"{task} {label}")
+            if verdict is None and first != name:
+                verdict = Verdict("echo", f"{name}: {value!r} repeats {first}")
         if verdict is None:
             kept[name] = value
         else:
@@ -63,16 +70,19 @@ def check_values(
     return kept, refused
 
 
-def _check(name: str, value: str, meaning: str, known: str, limit: int | None) -> Verdict | None:
-    if limit is not None and len(value) >= limit:
-        return Verdict("cut", f"{name}: reached the limit of {limit} characters in the schema")
-    if not _WORD.search(value):
+def _is_choice(value: str, meaning: str) -> bool:
+    """Say whether the value is among what the meaning offers, as "no" of "yes or no": some of its words, not most of them."""
+    chosen, offered = _words(value), _words(meaning)
+    return bool(chosen) and chosen <= offered and 2 * len(chosen) < len(offered)
+
+
+def _check(name: str, value: str, meaning: str, known: str) -> Verdict | None:
+    if not any(map(str.isalpha, value)) and (len(value) > _LONGEST_BARE_NUMBER or not any(map(str.isdigit, value))):
         return Verdict("wordless", f"{name}: {value!r} has no words")
     said, asked = _content_words(value), _content_words(meaning)
     if said <= _content_words(f"{known} {name.replace('_', ' ')}"):
         return Verdict("echo", f"{name}: {value!r} says no more than the task, the label or the dimension's name")
-    # A meaning may list what to choose from, so one or two of its many words are an answer; most of them are not.
-    if said <= asked and len(said) > 1 and 2 * len(said) >= len(asked):
+    if said <= asked and 2 * len(said) >= len(asked):
         return Verdict("echo", f"{name}: {value!r} is the dimension's description")
     if check_repetition(value, _MAX_REPETITION):
         return Verdict("repetitive", f"{name}: {value!r} says the same words over and over")
@@ -81,5 +91,8 @@ def _check(name: str, value: str, meaning: str, known: str, limit: int | None) -
 
 def _content_words(text: str) -> frozenset[str]:
     """Return the words of a text that say something, in lower case and without a plural s."""
-    words = (word.casefold() for word in _WORD.findall(text))
-    return frozenset(word.removesuffix("s") for word in words if word not in _SAY_NOTHING and len(word) > 1)
+    return frozenset(word.removesuffix("s") for word in _words(text) - _SAY_NOTHING)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.casefold() for word in _WORD.findall(text))

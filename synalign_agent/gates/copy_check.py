@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from synalign_agent.gates.base import Verdict
 
 _WORD = re.compile(r"\w+", re.UNICODE)
-_FEWEST_WORDS = 5
+_FEWEST_WORDS = 8
 
 
 def words_of(text: str) -> list[str]:
@@ -59,15 +60,20 @@ def check_nearest(
     """Reject a text that is nearer to its nearest real row than `max_cosine`, or repeats more than a share of its words in order.
 
     The share finds what the runs miss: a short row with a word replaced or two swapped shares no long run, and one that stands in
-    a longer text is not near to it. Rows of fewer than 5 words are too common as phrases to count.
+    a longer text is not near to it. Shorter rows than 8 words do not count: with one of them changed, "how do I change my pin" is
+    another question.
     """
     if similarity > max_cosine:
         return Verdict("copy_cosine", f"cosine {similarity:.3f} to real row {real_id}")
     words = words_of(row)
     if len(words) < _FEWEST_WORDS:
         return None
-    blocks = SequenceMatcher(None, words_of(text), words, autojunk=False).get_matching_blocks()
-    repeated = sum(block.size for block in blocks)
-    if repeated <= max_row_share * len(words):
+    written, most = words_of(text), max_row_share * len(words)
+    if (
+        Counter(written) & Counter(words)
+    ).total() <= most:  # Spares nearly all texts the matching, which is slow on long ones.
+        return None
+    repeated = sum(block.size for block in SequenceMatcher(None, written, words, autojunk=False).get_matching_blocks())
+    if repeated <= most:
         return None
     return Verdict("copy_edited", f"repeats {repeated} of the {len(words)} words of real row {real_id}")

@@ -29,12 +29,14 @@ class ChatClient:
 
     def __init__(self, endpoint: Endpoint, config: LLMConfig) -> None:
         self._extra_body = config.extra_body or {}
+        self._temperature = config.temperature
         self._hosted_by_openai = endpoint.hosted_by_openai
         self._completions = ChatCompletions(endpoint, timeout_seconds=config.timeout_seconds)
         self._chat = ChatOpenAI(
             model=endpoint.model,
             base_url=endpoint.base_url,
             api_key=SecretStr(endpoint.api_key),
+            temperature=config.temperature,
             max_retries=0,
             use_responses_api=False,
             async_client=self._completions,
@@ -65,7 +67,7 @@ class ChatClient:
         asked: dict[str, Any] = (
             {"extra_body": body, **limit} if self._hosted_by_openai else {"extra_body": {**body, **limit}}
         )
-        if temperature is not None:
+        if temperature != self._temperature:  # Where it is the usual one, LangChain knows which models refuse it.
             asked["temperature"] = temperature
         reply = await self._chat.ainvoke([(message.role, message.content) for message in messages], seed=seed, **asked)
         parts = [{"text": reply.content}] if isinstance(reply.content, str) else reply.content

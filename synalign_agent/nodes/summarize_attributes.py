@@ -75,7 +75,7 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
         # Dimensions are frozen for the whole session: an outage must not decide them.
         raise EndpointError(f"the attribute dimensions could not be proposed ({call.error}); resume to ask again")
     parsed = parse_reply(call.content, call.finish_reason, call.refusal, ProposedDimensions, lenient=deps.model.lenient)
-    if not isinstance(parsed, ReplyProblem) and limits:
+    if not isinstance(parsed, ReplyProblem) and limits and not deps.model.lenient:
         parsed = next((problem for each in parsed.dimensions if (problem := _cut(each))), parsed)
     if isinstance(parsed, ReplyProblem):
         await to_its_end(deps.store.admit, [], [_rejection(call, "", parsed, call.content)])
@@ -137,7 +137,7 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         task=deps.config.task,
         label=cluster.label,
         examples=_example_values(request),
-        limit=limit,
+        limit=None if deps.model.lenient else limit,
     )
     if refused:
         rejections = [_rejection(call, cluster.label, verdict, parsed.root[name]) for name, verdict in refused.items()]

@@ -34,7 +34,7 @@ def near_copy(deps: Deps, text: str, real_id: str, similarity: float, *, margin:
         real_id,
         similarity,
         max_cosine=gate.max_cosine - margin,
-        max_row_share=gate.max_row_share - margin,
+        max_row_share=gate.max_row_share - margin if gate.max_row_share < 1 else 1.0,
     )
 
 

@@ -234,7 +234,7 @@ def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were(
     # As computed by the release that knew neither; results of before are found by it.
     # What is named has another default since, which new sessions should notice.
     before: Any = {"explore": {"strategy": "gp_gap"}, "align": {"contrast_shrinkage": False, "max_label_odds": None}}
-    before["gates"] = {"copy_check": {"max_row_share": 1.0}}
+    before |= {"gates": {"copy_check": {"max_row_share": 1.0}}, "attributes": {"propose": True}}
     assert parse(**before).fingerprint() == "bdb77731b1665fda"
     assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
 

@@ -15,7 +15,12 @@ MEANINGS = {
 def refused(values: dict[str, str], *, limit: int | None = 80, **meanings: str) -> dict[str, str]:
     dimensions = meanings or {name: MEANINGS[name] for name in values}
     kept, verdicts = check_values(
-        values, dimensions, task=TASK, label="negative", examples=["Vegetables that ail"], limit=limit
+        values,
+        dimensions,
+        task=TASK,
+        label="negative",
+        examples=["Vegetables that ail", "apologetic, calm"],
+        limit=limit,
     )
     assert kept.keys() | verdicts.keys() == {name for name, value in values.items() if value.strip()}
     assert not kept.keys() & verdicts.keys()
@@ -56,8 +61,16 @@ def test_what_is_true_of_every_text_is_an_echo(dimension: str, value: str) -> No
     assert refused({dimension: value}) == {dimension: "echo"}
 
 
+@pytest.mark.parametrize("value", ["खेल", "রাগী", "怒", "화", "C#", "R", "5G", "4", "2-3", "1990s"])
+def test_words_of_every_script_and_short_numbers_say_something(value: str) -> None:
+    assert refused({"topic": value}) == {}
+
+
 def test_a_choice_out_of_what_the_meaning_lists_is_an_answer() -> None:
     assert refused({"tone": "angry"}, tone="angry, calm or cheerful") == {}
+    assert refused({"tone": "negative"}, tone="positive, neutral or negative") == {}  # though it is the label
+    assert refused({"level": "general"}, level="general or expert") == {}
+    assert refused({"price": "no", "delivery": "no"}, price="yes or no", delivery="yes or no") == {}
     assert refused({"tone": "angry, calm or cheerful"}, tone="angry, calm or cheerful") == {"tone": "echo"}
 
 
@@ -66,9 +79,10 @@ def test_a_value_that_ran_into_the_limit_of_the_schema_is_cut() -> None:
     assert refused({"topic": value}, limit=len(value)) == {"topic": "cut"}
     assert refused({"topic": value}, limit=len(value) + 1) == {}
     assert refused({"topic": value}, limit=None) == {}
+    assert refused({"topic": value[:40] + " "}, limit=41) == {"topic": "cut"}  # at a space
 
 
-@pytest.mark.parametrize("value", ["][", "2017-08-31 14:59:56", "...", "_"])
+@pytest.mark.parametrize("value", ["][", "2017-08-31 14:59:56", "..."])
 def test_a_value_needs_words(value: str) -> None:
     assert refused({"topic": value}) == {"topic": "wordless"}
 
@@ -85,6 +99,7 @@ def test_one_value_for_all_dimensions_is_kept_once() -> None:
 def test_a_value_of_the_prompts_examples_is_an_echo() -> None:
     assert refused({"topic": "vegetables that ail"}) == {"topic": "echo"}
     assert refused({"topic": "vegetables that grow"}) == {}
+    assert refused({"tone": "apologetic, calm"}) == {}  # an example too, but a phrase that may be true
 
 
 def test_an_empty_value_is_neither_kept_nor_refused_and_spaces_are_single() -> None:
@@ -101,6 +116,11 @@ def test_an_empty_value_is_neither_kept_nor_refused_and_spaces_are_single() -> N
 
 def test_a_verdict_names_the_dimension_and_the_value() -> None:
     _, verdicts = check_values(
-        {"tone": "negative"}, {"tone": "mood"}, task=TASK, label="negative", examples=["Vegetables that ail"], limit=80
+        {"tone": "negative"},
+        {"tone": "mood"},
+        task=TASK,
+        label="negative",
+        examples=["Vegetables that ail", "apologetic, calm"],
+        limit=80,
     )
     assert "tone: 'negative'" in verdicts["tone"].detail

@@ -115,21 +115,20 @@ def test_cosine_on_both_sides_of_the_threshold() -> None:
     assert near("other words", REAL[0], 0.9501) == "copy_cosine"
 
 
-SHORT = "the plot is thin and slow"
+SHORT = "the plot is thin and slow but short"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "the plot is thick and slow",  # a word replaced
-        "the plot thin is and slow",  # two swapped
-        "THE plot, is thin; and slow!",
-        "I went on Friday. the plot is thin and slow. Then I left",
-        "the plot is thin and",
+        "the plot is thick and slow but short",  # a word replaced
+        "the plot thin is and slow but short",  # two swapped
+        "THE plot, is thin; and slow but SHORT!",
+        "I went on Friday. the plot is thin and slow but short. Then I left",
+        "the plot is thin and slow but",
     ],
 )
 def test_a_short_row_with_a_small_change_is_an_edited_copy(text: str) -> None:
-    assert WordRuns([SHORT], 8).copied_from(text) is None or len(words_of(text)) == len(words_of(SHORT))
     assert near(text, SHORT) == "copy_edited"
 
 
@@ -137,8 +136,8 @@ def test_a_short_row_with_a_small_change_is_an_edited_copy(text: str) -> None:
     "text",
     [
         "",
-        "the plot is good and fast",  # 4 of 6
-        "slow and thin is plot the",  # the same words in another order
+        "the plot is good and fast but short",  # 6 of 8
+        "short but slow and thin is plot the",  # the same words in another order
         "thin jokes make the whole of it drag",
     ],
 )
@@ -146,9 +145,8 @@ def test_a_text_that_only_shares_words_is_none(text: str) -> None:
     assert near(text, SHORT) is None
 
 
-def test_rows_of_fewer_than_five_words_are_everybodys_phrases() -> None:
-    assert near("well, where is my order, I ask", "where is my order") is None
-    assert near("well, where is my red order, I ask", "where is my red order") == "copy_edited"
+def test_rows_of_fewer_than_eight_words_may_differ_by_one() -> None:
+    assert near("how do I change my address", "how do I change my pin") is None
 
 
 def test_the_share_is_the_threshold_and_1_switches_it_off() -> None:
