@@ -69,9 +69,8 @@ def check_nearest(
     if len(words) < _FEWEST_WORDS:
         return None
     written, most = words_of(text), max_row_share * len(words)
-    if (
-        Counter(written) & Counter(words)
-    ).total() <= most:  # Spares nearly all texts the matching, which is slow on long ones.
+    shared = (Counter(written) & Counter(words)).total()
+    if shared <= most:  # Spares nearly all texts the matching, which is slow on long ones.
         return None
     repeated = sum(block.size for block in SequenceMatcher(None, written, words, autojunk=False).get_matching_blocks())
     if repeated <= most:
