@@ -151,7 +151,7 @@ def _score_gates(
         ]
         caught[kind] = {
             "words": np.array([check_words(text, runs, ids) is not None for text in rows.texts]),
-            "cosine": np.array([cosine > gate.max_cosine for _, cosine in nearest]),
+            "cosine": np.array([verdict is not None and verdict.reason == "copy_cosine" for verdict in near]),
             "nearest": np.array([verdict is not None for verdict in near]),
         }
         caught[kind]["any"] = caught[kind]["words"] | caught[kind]["nearest"]

@@ -1,4 +1,4 @@
-"""Copies of real rows: shared runs of words, nearness in embedding space, most of a row's words. Hold-out rows count too."""
+"""Copies of real rows: shared runs of words, nearness in embedding space, or most of a row's words. Hold-out rows count too."""
 
 from __future__ import annotations
 

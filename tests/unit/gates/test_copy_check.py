@@ -113,6 +113,8 @@ def near(text: str, row: str, similarity: float = 0.5, *, max_row_share: float =
 def test_cosine_on_both_sides_of_the_threshold() -> None:
     assert near("other words", REAL[0], 0.95) is None
     assert near("other words", REAL[0], 0.9501) == "copy_cosine"
+    verdict = check_nearest("other words", REAL[0], "id3", 0.9501, max_cosine=0.95, max_row_share=0.75)
+    assert verdict is not None and "0.950" in verdict.detail
 
 
 SHORT = "the plot is thin and slow but short"

@@ -41,6 +41,7 @@ def test_every_profile_fills_every_null_that_needs_one() -> None:
         for section in ("llm", "attributes", "generate"):
             for name, value in profile[section].items():
                 assert getattr(getattr(resolved, section), name) == value
+                assert value is not None or name == "reading_temperature"  # which stands for `temperature` then
         assert None not in (resolved.llm.temperature, resolved.llm.concurrency, resolved.llm.schema_limits)
         assert resolved.attributes.propose is not None
         assert None not in resolved.generate.model_dump().values() and resolved.llm.extra_body is not None
