@@ -126,11 +126,6 @@ def clean_attributes(attributes: Mapping[str, Any]) -> dict[str, str]:
     return kept
 
 
-OUTPUT_SCHEMAS: Mapping[str, type[BaseModel]] = {
-    model.__name__: model for model in (GeneratedTexts, AttributeValues, ProposedDimensions, LabelJudgement)
-}
-
-
 def texts_schema(n: int, max_characters: int | None) -> dict[str, Any]:
     """Return the JSON Schema for exactly `n` texts of at most `max_characters` (None: no limit in the schema)."""
     return _object({"texts": {"type": "array", "items": _text(max_characters), "minItems": n, "maxItems": n}})

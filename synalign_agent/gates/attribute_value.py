@@ -10,7 +10,6 @@ from synalign_agent.gates.length import check_repetition
 
 # All but spaces and punctuation: `\w` would cut words of many scripts at their combining marks.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~¡-¿‐-⁞、-〃「-』！-／：-＠]+")
-_MAX_REPETITION = 0.35
 _LONGEST_BARE_NUMBER = 5
 _SAY_NOTHING = frozenset({
     "a", "an", "and", "any", "are", "as", "at", "be", "by", "for", "from", "general", "how", "in", "is", "it", "kind",
@@ -27,6 +26,7 @@ def check_values(
     task: str,
     label: str,
     examples: Iterable[str],
+    max_repetition: float,
     limit: int | None,
 ) -> tuple[dict[str, str], dict[str, Verdict]]:
     """Sort the values of one reply into those that describe the texts and those that do not.
@@ -41,6 +41,7 @@ def check_values(
         task: the kind of text that the session writes.
         label: of the texts.
         examples: values that the prompt shows.
+        max_repetition: as for texts (`gates.max_repetition`).
         limit: characters that the endpoint's grammar allows a value, or None where it enforces none.
 
     Returns:
@@ -60,7 +61,7 @@ def check_values(
             verdict = Verdict("cut", f"{name}: reached the limit of {limit} characters in the schema")
         elif not _is_choice(value, meaning):
             first = seen.setdefault(value.casefold(), name)
-            verdict = _check(name, value, meaning, f"{task} {label}")
+            verdict = _check(name, value, meaning, f"{task} {label}", max_repetition)
             if verdict is None and first != name:
                 verdict = Verdict("echo", f"{name}: {value!r} repeats {first}")
         if verdict is None:
@@ -76,7 +77,7 @@ def _is_choice(value: str, meaning: str) -> bool:
     return bool(chosen) and chosen <= offered and 2 * len(chosen) < len(offered)
 
 
-def _check(name: str, value: str, meaning: str, known: str) -> Verdict | None:
+def _check(name: str, value: str, meaning: str, known: str, max_repetition: float) -> Verdict | None:
     if not any(map(str.isalpha, value)) and (len(value) > _LONGEST_BARE_NUMBER or not any(map(str.isdigit, value))):
         return Verdict("wordless", f"{name}: {value!r} has no words")
     said, asked = _content_words(value), _content_words(meaning)
@@ -84,7 +85,7 @@ def _check(name: str, value: str, meaning: str, known: str) -> Verdict | None:
         return Verdict("echo", f"{name}: {value!r} says no more than the task, the label or the dimension's name")
     if said <= asked and 2 * len(said) >= len(asked):
         return Verdict("echo", f"{name}: {value!r} is the dimension's description")
-    if check_repetition(value, _MAX_REPETITION):
+    if check_repetition(value, max_repetition):
         return Verdict("repetitive", f"{name}: {value!r} says the same words over and over")
     return None
 

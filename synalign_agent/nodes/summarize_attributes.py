@@ -137,6 +137,7 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         task=deps.config.task,
         label=cluster.label,
         examples=_example_values(request),
+        max_repetition=deps.config.gates.max_repetition,
         limit=None if deps.model.lenient else limit,
     )
     if refused:

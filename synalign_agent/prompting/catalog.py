@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
+from pydantic import BaseModel
 
 from synalign_agent.errors import ConfigError
-from synalign_agent.schemas import OUTPUT_SCHEMAS
+from synalign_agent.schemas import AttributeValues, GeneratedTexts, LabelJudgement, ProposedDimensions
 
-PROMPT_NAMES = ("propose_dimensions", "summarize_attributes", "generate_samples", "judge_label")
 SUFFIX = ".md.j2"
+
+
+class PromptUse(NamedTuple):
+    """How the prompt of a name is used, whoever wrote its file."""
+
+    reply: type[BaseModel]
+    """What its reply must fit."""
+    inputs: frozenset[str]
+    """What it is rendered with; a file names those that it needs."""
+
+
+PROMPT_USES: Mapping[str, PromptUse] = {
+    "propose_dimensions": PromptUse(ProposedDimensions, frozenset({"task", "examples", "n_dimensions"})),
+    "summarize_attributes": PromptUse(AttributeValues, frozenset({"task", "label", "dimensions", "demonstrations"})),
+    "generate_samples": PromptUse(
+        GeneratedTexts,
+        frozenset({"task", "label", "attributes", "guidance", "demonstrations", "layout", "n", "words"}),
+    ),
+    "judge_label": PromptUse(LabelJudgement, frozenset({"task", "text", "examples"})),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +49,7 @@ class PromptTemplate:
     version: str
     inputs: frozenset[str]
     output_schema: str
-    """Name of the pydantic model in `schemas` that the reply must fit."""
+    """Name of the model that the reply must fit."""
     body: str
     sha256: str
     """Hash of the file with LF line ends."""
@@ -51,7 +72,7 @@ class PromptCatalog:
         """Read every prompt once, so that a broken file fails before the first call is paid for.
 
         Raises:
-            ConfigError: a file is missing, unreadable, or declares other variables than it uses.
+            ConfigError: a file is missing or unreadable, declares other variables than it uses, or some that it is not given.
         """
         folders = [packaged_prompts_dir()]
         if prompts_dir is not None:
@@ -59,15 +80,15 @@ class PromptCatalog:
             if not user.is_dir():
                 raise ConfigError(f"prompts_dir: {user}: no such folder")
             unknown = sorted(
-                path.name for path in user.glob(f"*{SUFFIX}") if path.name[: -len(SUFFIX)] not in PROMPT_NAMES
+                path.name for path in user.glob(f"*{SUFFIX}") if path.name[: -len(SUFFIX)] not in PROMPT_USES
             )
             if unknown:
                 raise ConfigError(
-                    f"{user}: {', '.join(unknown)}: no prompt of that name; known: {', '.join(PROMPT_NAMES)}"
+                    f"{user}: {', '.join(unknown)}: no prompt of that name; known: {', '.join(PROMPT_USES)}"
                 )
             folders.insert(0, user)
         templates = {}
-        for name in PROMPT_NAMES:
+        for name in PROMPT_USES:
             path = next(
                 (folder / f"{name}{SUFFIX}" for folder in folders if (folder / f"{name}{SUFFIX}").is_file()), None
             )
@@ -84,7 +105,7 @@ def packaged_prompts_dir() -> Path:
 
 
 def load_template(path: Path) -> PromptTemplate:
-    """Read one prompt file and check that declared and used variables agree."""
+    """Read one prompt file and check it: the variables that it declares are those that it uses, and are given."""
     try:
         text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -99,10 +120,13 @@ def load_template(path: Path) -> PromptTemplate:
         raise ConfigError(
             f"{path}: needs front matter between two `---` lines with name, version, inputs and output_schema ({error})"
         ) from None
-    if name != path.name[: -len(SUFFIX)]:
+    if name != path.name[: -len(SUFFIX)] or name not in PROMPT_USES:
         raise ConfigError(f"{path}: front matter says name {name!r}")
-    if schema not in OUTPUT_SCHEMAS:
-        raise ConfigError(f"{path}: output_schema {schema!r} is unknown; there is: {', '.join(OUTPUT_SCHEMAS)}")
+    use = PROMPT_USES[name]
+    if schema != use.reply.__name__:
+        raise ConfigError(f"{path}: output_schema {schema!r}: replies to this prompt are read as {use.reply.__name__}")
+    if not_given := sorted(inputs - use.inputs):
+        raise ConfigError(f"{path}: inputs: no {', '.join(not_given)}; it is given {', '.join(sorted(use.inputs))}")
     try:
         used = meta.find_undeclared_variables(environment().parse(body))
     except TemplateSyntaxError as error:

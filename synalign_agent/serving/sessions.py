@@ -137,8 +137,8 @@ def _config(folder: Path, context: Context, serving: ServingConfig) -> SessionCo
     """Return the configuration of a new session, or of one that goes on, by what the client gave this time."""
     real = context.real if isinstance(context, ServedContext) else None
     there = wiring.session_exists(folder)
-    if there and context.config is None and real is None:
-        return continued_config(_stored(folder), serving)
+    if there and context.config is None and real is None and (stored := _stored(folder)) is not None:
+        return continued_config(stored, serving)
     kept = folder / _ROWS
     if real is None and not kept.exists():
         return session_config(context.config, serving)
@@ -156,10 +156,10 @@ def _keep(path: Path, text: str, session_is_there: bool) -> None:
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def _stored(folder: Path) -> SessionConfig:
+def _stored(folder: Path) -> SessionConfig | None:
     store = wiring.open_store(folder)
     try:
-        return wiring.stored_config(store) or SessionConfig.parse({}, source="stored configuration")
+        return wiring.stored_config(store)
     finally:
         store.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from synalign_agent.config import SessionConfig
 from synalign_agent.errors import EndpointError, SessionError
 from synalign_agent.graph import build_graph
 from synalign_agent.nodes.summarize_attributes import STANDARD_DIMENSIONS
+from synalign_agent.prompting.catalog import PROMPT_USES, SUFFIX
 from synalign_agent.schemas import MAX_MEANING_CHARACTERS
 from synalign_agent.session import Session
 
@@ -249,6 +251,22 @@ def test_values_that_say_nothing_are_counted_and_never_reach_the_writer(
     assert refused[0] == "unknown" and "tone" in refused[1]
     sent = [json.dumps(body["messages"]) for body in chat_server.requests if _asks_for(body, "GeneratedTexts")]
     assert sent and all("late parcels" in each and "unknown" not in each for each in sent)
+
+
+def test_prompts_of_ones_own_may_use_all_that_they_are_promised(
+    make_config: MakeConfig, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    for name, use in PROMPT_USES.items():
+        body = "".join(f"{key}: {{{{ {key} | json }}}}\n" for key in sorted(use.inputs))
+        front = f"name: {name}\nversion: mine\ninputs: [{', '.join(use.inputs)}]\noutput_schema: {use.reply.__name__}\n"
+        path = tmp_path / f"{name}{SUFFIX}"
+        path.write_text(f"---\n{front}---\n<!-- role: user -->\n{body}", encoding="utf-8")
+    config = make_config(prompts_dir=str(tmp_path), gates__label_check__method="llm", limits__max_rounds=1)
+    config = config.model_copy(update={"attributes": config.attributes.model_copy(update={"dimensions": None})})
+    run(config)
+    for use in PROMPT_USES.values():
+        asked = [body["messages"][0]["content"] for body in chat_server.requests if _asks_for(body, use.reply.__name__)]
+        assert asked and all(f"{key}: " in content for content in asked for key in use.inputs)
 
 
 def test_label_judge_is_asked_per_sample(make_config: MakeConfig, chat_server: ChatServer) -> None:

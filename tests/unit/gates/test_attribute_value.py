@@ -20,6 +20,7 @@ def refused(values: dict[str, str], *, limit: int | None = 80, **meanings: str) 
         task=TASK,
         label="negative",
         examples=["Vegetables that ail", "apologetic, calm"],
+        max_repetition=0.35,
         limit=limit,
     )
     assert kept.keys() | verdicts.keys() == {name for name, value in values.items() if value.strip()}
@@ -109,6 +110,7 @@ def test_an_empty_value_is_neither_kept_nor_refused_and_spaces_are_single() -> N
         task=TASK,
         label="negative",
         examples=[],
+        max_repetition=0.35,
         limit=80,
     )
     assert (kept, verdicts) == ({"tone": "dry, sarcastic"}, {})
@@ -121,6 +123,7 @@ def test_a_verdict_names_the_dimension_and_the_value() -> None:
         task=TASK,
         label="negative",
         examples=["Vegetables that ail", "apologetic, calm"],
+        max_repetition=0.35,
         limit=80,
     )
     assert "tone: 'negative'" in verdicts["tone"].detail

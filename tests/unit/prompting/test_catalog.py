@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from synalign_agent.errors import ConfigError
-from synalign_agent.prompting.catalog import PROMPT_NAMES, SUFFIX, PromptCatalog, load_template, packaged_prompts_dir
+from synalign_agent.prompting.catalog import PROMPT_USES, SUFFIX, PromptCatalog, load_template, packaged_prompts_dir
 from synalign_agent.prompting.render import render
-from synalign_agent.schemas import OUTPUT_SCHEMAS
 
 FRONT = "name: judge_label\nversion: 2.0.0\ninputs: [task, text]\noutput_schema: LabelJudgement\n"
 BODY = "<!-- role: user -->\n{{ task }}: {{ text }}\n"
@@ -29,10 +28,10 @@ def refuse(path: Path) -> str:
 
 def test_the_packaged_prompts_load() -> None:
     catalog = PromptCatalog.load()
-    assert set(catalog.templates) == set(PROMPT_NAMES)
-    for name in PROMPT_NAMES:
+    assert set(catalog.templates) == set(PROMPT_USES)
+    for name in PROMPT_USES:
         template = catalog[name]
-        assert template.name == name and template.output_schema in OUTPUT_SCHEMAS and template.version[0].isdigit()
+        assert template.name == name and template.version[0].isdigit()
         assert Path(template.source).parent == packaged_prompts_dir()
 
 
@@ -92,9 +91,16 @@ def test_the_name_must_be_that_of_the_file(tmp_path: Path) -> None:
     assert "'judge'" in refuse(write(tmp_path, front=FRONT.replace("judge_label", "judge")))
 
 
-def test_an_unknown_schema_lists_the_known(tmp_path: Path) -> None:
-    message = refuse(write(tmp_path, front=FRONT.replace("LabelJudgement", "Judgment")))
-    assert "'Judgment'" in message and "LabelJudgement" in message
+@pytest.mark.parametrize("schema", ["Judgment", "GeneratedTexts"])
+def test_the_schema_must_be_the_one_that_replies_are_read_as(tmp_path: Path, schema: str) -> None:
+    message = refuse(write(tmp_path, front=FRONT.replace("LabelJudgement", schema)))
+    assert repr(schema) in message and "read as LabelJudgement" in message
+
+
+def test_an_input_that_the_prompt_is_not_given_is_named_with_those_that_it_is(tmp_path: Path) -> None:
+    front = FRONT.replace("[task, text]", "[task, text, contrast]")
+    message = refuse(write(tmp_path, front=front, body=BODY + "{{ contrast }}"))
+    assert "inputs: no contrast; it is given examples, task, text" in message
 
 
 @pytest.mark.parametrize("broken", ["{% if task %}", "{{ text", "{{ text | nosuchfilter }}", "{% endfor %}"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from synalign_agent import wiring
 from synalign_agent.config.serving import ServingConfig
 from synalign_agent.serving import sessions
 from synalign_agent.serving.sessions import ServedSessions
@@ -45,3 +47,12 @@ def test_a_run_that_is_cancelled_while_its_session_opens_leaves_nothing_open(mon
     monkeypatch.setattr(served, "_open_session", open_session)
     asyncio.run(cancelled())
     assert ended == ["model", "interrupted"]
+
+
+def test_a_session_whose_first_opening_failed_begins_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "thread"
+    folder.mkdir()
+    wiring.open_store(folder).close()
+    assert wiring.session_exists(folder)
+    serving = ServingConfig(runs_dir=str(tmp_path))
+    assert sessions._config(folder, Context(), serving) == sessions._config(tmp_path / "other", Context(), serving)
