@@ -140,6 +140,11 @@ class CallTotals:
     """Calls of `done` that the shared response cache answered."""
     failed_by_class: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def reports_tokens(self) -> bool:
+        """Whether the endpoint tells what its calls use, as far as there are any."""
+        return not self.done or self.prompt_tokens + self.completion_tokens > 0
+
 
 UNBILLED = frozenset(
     {

@@ -23,6 +23,9 @@ def write_review(pending: PendingReview, path: Path) -> None:
     """Write one row for each item, with the decision in force; CSV if the name ends so, else JSON lines.
 
     In JSON lines the `edit` of attributes is an object; in CSV it is that object as JSON text.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     rows = [_row(item) for item in pending.items]
     if _is_csv(path):
@@ -34,7 +37,10 @@ def write_review(pending: PendingReview, path: Path) -> None:
         text = "\ufeff" + stream.getvalue()
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+    try:
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
 
 
 def read_review(pending: PendingReview, path: Path, *, reviewer: str) -> list[Decision]:

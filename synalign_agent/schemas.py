@@ -12,7 +12,7 @@ MAX_ATTRIBUTE_CHARACTERS = 80
 """Of a value that the model writes, where the endpoint enforces limits."""
 MAX_DIMENSION_CHARACTERS = 40
 MAX_MEANING_CHARACTERS = 120
-"""Of a dimension's description that the model writes, where the endpoint enforces limits."""
+"""Of a dimension's name and description that the model writes, where the endpoint enforces limits."""
 _MAX_REVIEWED_CHARACTERS = 400
 
 
@@ -29,13 +29,16 @@ class AttributeValues(RootModel[dict[str, str]]):
 class Dimension(BaseModel):
     """An attribute along which the texts vary."""
 
-    name: str = Field(min_length=1, max_length=MAX_DIMENSION_CHARACTERS)
-    description: str = Field(min_length=1, max_length=200)
+    # No upper limits: an answer that has been paid for is not thrown away because one sentence of it is long.
+    name: str
+    description: str = Field(min_length=1)
 
     @field_validator("name")
     @classmethod
     def _as_key(cls, name: str) -> str:
-        return "_".join(name.lower().split())
+        if not (key := "_".join(name.lower().split())):
+            raise ValueError("a dimension needs a name")
+        return key
 
 
 class ProposedDimensions(BaseModel):

@@ -48,6 +48,7 @@ from synalign_agent.stores.vectors import VectorStore
 Notify = Callable[[str], None]
 """Called with what is being prepared, in words."""
 
+_PRICES = ("llm.prices.prompt_usd_per_million_tokens", "llm.prices.completion_usd_per_million_tokens")
 _ENCODER = "encoder"  # the key of the `model_id` that the session was made with
 FIXED = ("data.", "seed:", "encoder.")
 """How the lines of `changes_since` begin that no session may have."""
@@ -63,8 +64,20 @@ class SessionData:
 
 
 def resolve(config: SessionConfig) -> SessionConfig:
-    """Return the configuration with the defaults of its model filled in."""
-    return resolve_profile(config, model_name(config.llm))
+    """Return the configuration with the defaults of its model filled in.
+
+    Raises:
+        ConfigError: there is a limit in USD, and no price to count by.
+    """
+    config = resolve_profile(config, model_name(config.llm))
+    if config.llm.provider == "embedded" and not config.llm.prices.known:
+        config = config.with_overrides(dict.fromkeys(_PRICES, 0.0))
+    if config.limits.max_usd is not None and not config.llm.prices.known:
+        raise ConfigError(
+            f"limits.max_usd: the prices of this endpoint are not known, so that nothing would ever count; set {_PRICES[0]} and "
+            f"{_PRICES[1]} (0 for an endpoint that is free), or limits.max_tokens instead"
+        )
+    return config
 
 
 def open_store(folder: Path, config: SessionConfig | None = None) -> SessionStore:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synalign_agent.cli.output import print_json, print_warning, stderr_console
+from synalign_agent.cli.output import escape, print_json, print_warning, stderr_console
 from synalign_agent.cli.run import AsJson
 
 app = typer.Typer(help="Look at a configuration.", no_args_is_help=True)
@@ -28,6 +28,7 @@ def check(
 ) -> None:
     """Check file, columns, prompts, encoder and model endpoint without spending a generation call."""
     from synalign_agent.preflight import preflight
+    from synalign_agent.report.commands import run_command
 
     console = stderr_console()
     with console.status("Checking"):
@@ -38,5 +39,5 @@ def check(
         print_json({"ok": True, "checks": found.checks, "warnings": found.warnings, "fingerprint": found.fingerprint})
         return
     for name, text in found.checks.items():
-        console.print(f"[green]ok[/] {name}: {text}", soft_wrap=True)
-    console.print(f"Next: [bold]synalign run {config}[/]", soft_wrap=True)
+        console.print(f"[green]ok[/] {name}: {escape(text)}", soft_wrap=True)
+    console.print(f"Next: [bold]{escape(run_command(config))}[/]", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import print_json, stderr_console
+from synalign_agent.cli.output import escape, print_json, stderr_console
 from synalign_agent.cli.run import AsJson, RunsDir
 from synalign_agent.errors import InputError
 
@@ -34,6 +34,7 @@ def fork(
     values = dict(_parse(setting) for setting in overrides or [])
     with stderr_console().status("Copying"):
         from synalign_agent.fork import fork_session
+        from synalign_agent.report.commands import resume_command
         from synalign_agent.session import Session
 
         # The parent is not opened: that would bring it to the newest schema, and it is to stay as it is.
@@ -54,7 +55,7 @@ def fork(
     console.print(f"{made.name}: {shares}", markup=False, soft_wrap=True)
     for change in lineage["changes"]:
         console.print(f"  {change}", markup=False, soft_wrap=True)
-    console.print(f"Run it with: [bold]synalign resume {made.name} --runs-dir {runs_dir}[/]", soft_wrap=True)
+    console.print(f"Run it with: [bold]{escape(resume_command(made))}[/]", soft_wrap=True)
 
 
 def _parse(setting: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,16 @@ def init(
 ) -> None:
     """Write a commented configuration: it runs as it is, on the example data with the embedded model."""
     from synalign_agent.config_file import commented_yaml, example_config
+    from synalign_agent.report.commands import check_command, run_command
 
     if path.exists() and not force:
         raise InputError(f"{path} exists; --force replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(commented_yaml(example_config()), encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commented_yaml(example_config()), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
     console = stderr_console()
-    console.print(f"Wrote {path}. Point data.path at your rows and llm at your endpoint, then:", soft_wrap=True)
-    console.print(f"  synalign config check {path}\n  synalign run {path}", soft_wrap=True)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"Wrote {path}. Point data.path at your rows and llm at your endpoint, then:")
+    say(f"  {check_command(path)}\n  {run_command(path)}")

@@ -13,15 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_REASONS = {
-    "target_reached": "target reached",
-    "patience": "no further gain",
-    "max_rounds": "round limit reached",
-    "max_calls": "call limit reached",
-    "max_tokens": "token limit reached",
-    "max_usd": "money limit reached",
-    "no_new_samples": "no new samples were accepted",
-}
 _CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -64,6 +55,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """Print the tables of a session, its stop reason and its paths."""
     from rich.console import Console
 
+    from synalign_agent.report.verdict import why_stopped
+
     console = Console(highlight=False)
     if summary["mmd2"]["aligned"] is not None:
         drawn, target = "rows drawn at random from the pool", ("target", summary["mmd2"]["target"])
@@ -81,12 +74,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     calls, tokens = summary["calls"], summary["tokens"]
     console.print(
         f"Calls: {calls['done']} done, {calls['failed']} failed, {calls['repeated']} repeated, "
-        f"{calls['in_flight_lost']} lost in flight. Tokens: {tokens['prompt']:,} + {tokens['completion']:,}. "
-        f"Cost: {summary['cost_usd']:.4f} USD. Time: {summary['seconds']:.0f} s."
+        f"{calls['in_flight_lost']} lost in flight. Tokens: {token_counts(tokens)}. "
+        f"Cost: {cost(summary['cost_usd'])}. Time: {summary['seconds']:.0f} s."
     )
     reason = summary["stop_reason"]
     if reason is not None:
-        console.print(f"Stopped: {_REASONS.get(reason, reason)}.")
+        console.print(f"Stopped: {why_stopped(reason)}.")
     for name, path in summary["paths"].items():
         if path is not None:
             console.print(f"{name:>8}: {path}", soft_wrap=True)
@@ -147,6 +140,16 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return str(value)
     return "–" if value is None else f"{value:.4g}"
+
+
+def token_counts(tokens: Mapping[str, int | None]) -> str:
+    """Return prompt plus completion tokens, for people."""
+    return "not reported" if tokens["prompt"] is None else f"{tokens['prompt']:,} + {tokens['completion']:,}"
+
+
+def cost(value: float | None) -> str:
+    """Return what was paid, for people."""
+    return "not known" if value is None else f"{value:.4f} USD"
 
 
 def _usd(value: float | None) -> str:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from synalign_agent.cli.log_lines import LOG, stderr_is_a_log
-from synalign_agent.cli.output import number, stderr_console
+from synalign_agent.cli.output import cost, number, stderr_console, token_counts
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -76,7 +76,7 @@ class _View:
         mmd2 = s["mmd2"]
         return (
             f"round {s['n_rounds'] + 1}: {self._pool_text(s)}; calls {s['calls']['done']} done, {s['calls']['failed']} failed; "
-            f"{self._tokens_per_second(s):.0f} tokens/s; {s['cost_usd']:.4f} USD; rejected {sum(s['rejections'].values())}; "
+            f"{self._tokens_per_second(s):.0f} tokens/s; cost {cost(s['cost_usd'])}; rejected {sum(s['rejections'].values())}; "
             f"MMD2 {number(mmd2['aligned'])} (target {number(mmd2['target'])}, floor {number(mmd2['floor'])})"
         )
 
@@ -96,10 +96,8 @@ class _View:
         grid.add_row("accepted", self._pool_text(s))
         grid.add_row("rejected", "  ".join(f"{reason} {count}" for reason, count in s["rejections"].items()) or "–")
         grid.add_row("calls", f"{calls['done']} done  {calls['failed']} failed")
-        grid.add_row(
-            "tokens", f"{tokens['prompt']:,} + {tokens['completion']:,}   {self._tokens_per_second(s):.0f} per second"
-        )
-        grid.add_row("cost", f"{s['cost_usd']:.4f} USD   {time.monotonic() - self._started:.0f} s")
+        grid.add_row("tokens", f"{token_counts(tokens)}   {self._tokens_per_second(s):.0f} per second")
+        grid.add_row("cost", f"{cost(s['cost_usd'])}   {time.monotonic() - self._started:.0f} s")
         grid.add_row(
             "MMD²",
             f"[bold]{number(mmd2['aligned'])}[/]   raw {number(mmd2['raw'])}   floor {number(mmd2['floor'])}   "
@@ -116,10 +114,10 @@ class _View:
 
     def _tokens_per_second(self, summary: dict[str, Any]) -> float:
         seconds = max(time.monotonic() - self._started, 1e-9)
-        return float(summary["tokens"]["completion"] - self._tokens_before) / seconds
+        return ((summary["tokens"]["completion"] or 0) - self._tokens_before) / seconds
 
     def _completion_tokens(self) -> int:
-        return int(self._session.summary()["tokens"]["completion"])
+        return int(self._session.summary()["tokens"]["completion"] or 0)
 
 
 def _print_lines(view: _View, console: Console, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synalign_agent.cli.output import escape, print_warning, stderr_console
-from synalign_agent.cli.run import AsJson, RunsDir, go_on, review_command, show_end
+from synalign_agent.cli.run import AsJson, RunsDir, go_on, show_end
 from synalign_agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,10 +97,12 @@ def _go_on(session: Session, as_json: bool) -> None:
 
 
 def _leave(session: Session, pending: PendingReview) -> None:
+    from synalign_agent.report.commands import review_command
+
     console = stderr_console()
     n_decided = len(pending.items) - len(pending.undecided)
     console.print(f"{n_decided} of {len(pending.items)} items are decided, and saved.")
-    console.print(f"Continue with: [bold]{review_command(session)}[/]", soft_wrap=True)
+    console.print(f"Continue with: [bold]{escape(review_command(session.folder))}[/]", soft_wrap=True)
     raise typer.Exit(4)
 
 

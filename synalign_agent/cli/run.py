@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from synalign_agent.cli.log_lines import log_lines
-from synalign_agent.cli.output import print_json, print_note, print_summary, print_warning, stderr_console
+from synalign_agent.cli.output import escape, print_json, print_note, print_summary, print_warning, stderr_console
 from synalign_agent.errors import InterruptedByUser, SynAlignError
 from synalign_agent.state import WAITING
 
@@ -96,16 +96,6 @@ def resume(
     _run(session, as_json, log_format)
 
 
-def resume_command(session: Session) -> str:
-    """Return the command that continues a session."""
-    return f"synalign resume {session.thread_id} --runs-dir {session.folder.parent}"
-
-
-def review_command(session: Session) -> str:
-    """Return the command that decides what a session waits for."""
-    return f"synalign review {session.thread_id} --runs-dir {session.folder.parent}"
-
-
 def go_on(session: Session, as_json: bool, work: Work | None = None) -> dict[str, Any]:
     """Run a session with a live view, to a review or to its end, and return its numbers; `work` replaces `session.arun`.
 
@@ -140,15 +130,14 @@ def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
         pending = session.review()
         n_items = len(pending.items) if pending else 0
         what = f"review of {n_items} item{'' if n_items == 1 else 's'}" if n_items else "review"
-        print_note(f"Waiting for {what}. Continue with: [bold]{review_command(session)}[/]")
+        from synalign_agent.report.commands import review_command
+
+        print_note(f"Waiting for {what}. Continue with: [bold]{escape(review_command(session.folder))}[/]")
         raise typer.Exit(4)
     if not as_json:
         print_summary(summary)
     if summary["n_selected"] < summary["n_requested"]:
-        print_warning(
-            f"{summary['n_selected']} of {summary['n_requested']} samples: {summary['stop_reason']}. "
-            f"Raise the limit in {session.folder / 'config.yaml'} and run `{resume_command(session)} --accept-changes`"
-        )
+        print_warning(f"{summary['n_selected']} of {summary['n_requested']} samples: {_way_on(session, summary)}")
         raise typer.Exit(3)
 
 
@@ -159,7 +148,27 @@ def _run(session: Session, as_json: bool, log_format: str) -> None:
         show_end(session, go_on(session, as_json), as_json)
 
 
+def _way_on(session: Session, summary: dict[str, Any]) -> str:
+    """Say why a run delivered too little, and what would make it deliver more."""
+    from synalign_agent.report.commands import resume_command
+    from synalign_agent.report.summary import REPORT
+    from synalign_agent.report.verdict import why_stopped
+
+    reason, rejected = summary["stop_reason"], summary["rejections"]
+    again = f"run `{resume_command(session.folder, '--accept-changes')}`"
+    config = session.folder / "config.yaml"
+    if reason == "no_new_samples" and rejected:
+        most = max(rejected, key=lambda name: rejected[name])
+        return (
+            f"{why_stopped(reason)}. Most were rejected as {most} ({rejected[most]}): look at the rejected texts in "
+            f"{session.folder / REPORT}, change `gates` or `task` in {config}, and {again}"
+        )
+    return f"{why_stopped(reason)}. Raise the limit in {config} and {again}"
+
+
 def _print_stopped(session: Session, what: str, as_json: bool) -> None:
-    print_note(f"{what} Resume with: [bold]{resume_command(session)}[/]")
+    from synalign_agent.report.commands import resume_command
+
+    print_note(f"{what} Resume with: [bold]{escape(resume_command(session.folder))}[/]")
     if as_json:
         print_json(session.summary())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from synalign_agent.cli.output import (
+    escape,
     print_json,
     print_ledger,
     print_sessions,
@@ -15,7 +16,7 @@ from synalign_agent.cli.output import (
     print_warning,
     stderr_console,
 )
-from synalign_agent.cli.run import AsJson, RunsDir, resume_command, review_command
+from synalign_agent.cli.run import AsJson, RunsDir
 
 
 def status(
@@ -27,6 +28,7 @@ def status(
     if thread_id is None:
         _list(runs_dir, as_json)
         return
+    from synalign_agent.report.commands import resume_command, review_command
     from synalign_agent.report.summary import read_ledger
     from synalign_agent.session import Session
 
@@ -45,8 +47,8 @@ def status(
         print_summary(summary)
         print_ledger(ledger)
         if summary["status"] not in ("finished", "running"):
-            command = review_command(session) if summary["review"]["pending"] else resume_command(session)
-            console.print(f"Continue with: [bold]{command}[/]", soft_wrap=True)
+            command = review_command if summary["review"]["pending"] else resume_command
+            console.print(f"Continue with: [bold]{escape(command(session.folder))}[/]", soft_wrap=True)
 
 
 def _fork_line(fork: dict[str, Any]) -> str:

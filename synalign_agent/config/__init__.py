@@ -19,7 +19,7 @@ from synalign_agent.config.llm import LLMConfig, LLMPrices
 from synalign_agent.config.observability import MLflowConfig, ObservabilityConfig, OTLPConfig
 from synalign_agent.config.paths import EXAMPLE_PREFIX, resolve_path
 from synalign_agent.config.review import ReviewConfig, ReviewPolicy
-from synalign_agent.config.section import OPERATIONAL, Section, walk_fields
+from synalign_agent.config.section import OPERATIONAL, Section, is_operational, walk_fields
 from synalign_agent.config.session import SessionConfig
 from synalign_agent.config.storage import StorageConfig
 
@@ -48,6 +48,7 @@ __all__ = [
     "SessionConfig",
     "StorageConfig",
     "TargetConfig",
+    "is_operational",
     "resolve_path",
     "walk_fields",
 ]

@@ -70,4 +70,6 @@ class LimitsConfig(Section):
     min_gain: Share = Field(0.02, description="A smaller relative fall of MMD2 in a round is no gain.")
     max_calls: int | None = Field(None, ge=1, description="Most LLM calls (null = no limit).")
     max_tokens: int | None = Field(None, ge=1, description="Most prompt plus completion tokens (null = no limit).")
-    max_usd: float | None = Field(None, gt=0, description="Most USD, by `llm.prices` (null = no limit).")
+    max_usd: float | None = Field(
+        None, gt=0, description="Most USD, by `llm.prices`, which it needs (null = no limit)."
+    )

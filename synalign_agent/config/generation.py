@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synalign_agent.config.section import OPERATIONAL, Section, Share, added
 
@@ -80,6 +80,13 @@ class LengthGateConfig(Section):
         None, ge=1, description="Longest text accepted (null = 1.5 times the real 99 % quantile)."
     )
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = self.min_characters, self.max_characters
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_characters {low} is above max_characters {high}: no text could pass")
+        return self
+
 
 class CopyGateConfig(Section):
     """Protection against copies of real rows (reference and hold-out)."""
@@ -100,7 +107,9 @@ class LabelGateConfig(Section):
     """Does the text carry the label that was asked for?"""
 
     method: Literal["nearest", "llm", "none"] = Field(
-        "nearest", description="`nearest`: vote of the nearest real rows; `llm`: a judge prompt (one call per sample)."
+        "nearest",
+        description="`nearest`: vote of the nearest real rows; `llm`: a judge prompt, one call for each text; a text for "
+        "which a limit leaves no call is refused.",
     )
     neighbours: int = Field(
         10, ge=1, description="Real rows that vote, weighted by the inverse of their label's share."

@@ -10,15 +10,19 @@ from synalign_agent.config.section import OPERATIONAL, Section, Share, added
 
 
 class LLMPrices(Section):
-    """What the endpoint charges. There is no built-in price table: without these, cost is reported as 0."""
+    """What the endpoint charges. There is no built-in table: without prices no cost is known; an endpoint may be free (0)."""
 
-    prompt_usd_per_million_tokens: float = Field(0.0, ge=0.0, description="USD per million prompt tokens.")
-    completion_usd_per_million_tokens: float = Field(0.0, ge=0.0, description="USD per million completion tokens.")
+    prompt_usd_per_million_tokens: float | None = Field(
+        None, ge=0.0, description="USD per million prompt tokens (null = not known).", json_schema_extra=OPERATIONAL
+    )
+    completion_usd_per_million_tokens: float | None = Field(
+        None, ge=0.0, description="USD per million completion tokens (null = not known).", json_schema_extra=OPERATIONAL
+    )
 
     @property
     def known(self) -> bool:
         """Whether any price is set, so that costs mean something."""
-        return self.prompt_usd_per_million_tokens > 0 or self.completion_usd_per_million_tokens > 0
+        return self.prompt_usd_per_million_tokens is not None or self.completion_usd_per_million_tokens is not None
 
 
 class LLMConfig(Section):

@@ -58,6 +58,11 @@ def walk_fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Field
             yield f"{prefix}{name}", info, value
 
 
+def is_operational(info: FieldInfo) -> bool:
+    """Tell whether a field is marked `OPERATIONAL`."""
+    return isinstance(info.json_schema_extra, dict) and bool(info.json_schema_extra.get("operational"))
+
+
 def value_before(info: FieldInfo) -> tuple[JsonValue, ...]:
     """Return the value that sessions from before the field behave by (`added`), or nothing where it was always there."""
     marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}

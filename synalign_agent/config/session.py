@@ -19,7 +19,7 @@ from synalign_agent.config.llm import LLMConfig
 from synalign_agent.config.observability import ObservabilityConfig
 from synalign_agent.config.paths import resolve_path
 from synalign_agent.config.review import ReviewConfig
-from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, value_before, walk_fields
+from synalign_agent.config.section import OPERATIONAL, SECRET_ERROR, Section, is_operational, value_before, walk_fields
 from synalign_agent.config.storage import StorageConfig
 from synalign_agent.errors import ConfigError
 
@@ -113,18 +113,24 @@ class SessionConfig(Section):
         return cls.parse(filled, source=source)
 
     def resolve_paths(self, folder: Path) -> SessionConfig:
-        """Return a copy whose existing relative paths are absolute, seen from `folder`."""
-        prompts_dir = (
-            None if self.prompts_dir is None else str((folder / Path(self.prompts_dir).expanduser()).resolve())
-        )
+        """Return a copy whose relative paths are absolute, seen from `folder`; `runs_dir` is seen from where one is."""
+
+        def seen_from_folder(path: str | None) -> str | None:
+            return None if path is None else str((folder / Path(path).expanduser()).resolve())
+
         return self.model_copy(
             update={
                 "data": self.data.model_copy(update={"path": resolve_path(self.data.path, folder)}),
-                "llm": self.llm.model_copy(update={"model": self.llm.model and resolve_path(self.llm.model, folder)}),
+                "llm": self.llm.model_copy(
+                    update={
+                        "model": self.llm.model and resolve_path(self.llm.model, folder),
+                        "response_cache": seen_from_folder(self.llm.response_cache),
+                    }
+                ),
                 "encoder": self.encoder.model_copy(
                     update={"model": self.encoder.model and resolve_path(self.encoder.model, folder)}
                 ),
-                "prompts_dir": prompts_dir,
+                "prompts_dir": seen_from_folder(self.prompts_dir),
             }
         )
 
@@ -165,8 +171,7 @@ class SessionConfig(Section):
     def _relevant(self, *, as_before: bool = True) -> Iterator[tuple[str, Any]]:
         """Yield the fields that can change the result; without `as_before`, not those that are as if they did not exist."""
         for dotted, info, value in walk_fields(self):
-            marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            if not marks.get("operational") and (as_before or value not in value_before(info)):
+            if not is_operational(info) and (as_before or value not in value_before(info)):
                 yield dotted, value
 
 

@@ -222,7 +222,7 @@ def _square_limit(min_ess: float | None, held_w: FloatArray, mass: float, n_free
     held = float(held_w @ held_w)
     least = mass**2 / n_free if n_free else 0.0
     if not 0.0 < min_ess * (held + least) <= 1.0 + 1e-9:
-        raise InputError(f"min_ess must be > 0 and at most {1.0 / (held + least):.6g} here, got {min_ess!r}.")
+        raise InputError(f"min_ess must be > 0 and at most {1.0 / (held + least):.6g} here, got {min_ess:g}.")
     return max(1.0 / min_ess - held, least)
 
 

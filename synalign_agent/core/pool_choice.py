@@ -98,6 +98,20 @@ class PoolChoice:
     unasked: by other objectives, for a single label, or with the shrinkage off."""
 
 
+def largest_min_ess(label: IntArray, quotas: IntArray, max_copies: int) -> float:
+    """Return the largest `min_ess` that `choose_rows` can meet: a label's part of it is at most the label's rows.
+
+    Args:
+        label: (m,) labels of the pool's rows, 0 <= label < L.
+        quotas: (L,) rows wanted per label.
+        max_copies: largest number of copies of one row.
+    """
+    n_rows = np.bincount(label, minlength=len(quotas))
+    n_selected = np.minimum(quotas, max_copies * n_rows)
+    present = n_selected > 0
+    return float((n_rows[present] * n_selected.sum() / n_selected[present]).min(initial=np.inf))
+
+
 def choose_rows(
     pool: Rows,
     reference: Rows,

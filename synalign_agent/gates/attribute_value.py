@@ -11,12 +11,15 @@ from synalign_agent.gates.length import check_repetition
 # All but spaces and punctuation: `\w` would cut words of many scripts at their combining marks.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~¡-¿‐-⁞、-〃「-』！-／：-＠]+")
 _LONGEST_BARE_NUMBER = 5
-_SAY_NOTHING = frozenset({
-    "a", "an", "and", "any", "are", "as", "at", "be", "by", "for", "from", "general", "how", "in", "is", "it", "kind",
-    "label", "name", "none", "not", "of", "on", "or", "other", "s", "specified", "such", "text", "that", "the", "this", "to",
-    "type", "unclear", "undefined", "unknown", "unspecified", "various", "what", "which", "who", "with",
+_FUNCTION_WORDS = frozenset({
+    "a", "an", "and", "any", "are", "as", "at", "be", "by", "for", "from", "how", "in", "is", "it", "of", "on", "or", "s",
+    "such", "that", "the", "this", "to", "what", "which", "who", "with",
 })  # fmt: skip
-"""English words that alone say nothing about a text: function words, and what models write where they have no answer."""
+_SAY_NOTHING = _FUNCTION_WORDS | {
+    "general", "kind", "label", "name", "none", "not", "other", "specified", "text", "type", "unclear", "undefined", "unknown",
+    "unspecified", "various",
+}  # fmt: skip
+"""English words that alone say nothing about a text: also what models write where they have no answer."""
 
 
 def check_values(
@@ -26,6 +29,7 @@ def check_values(
     task: str,
     label: str,
     examples: Iterable[str],
+    offers_choices: bool,
     max_repetition: float,
     limit: int | None,
 ) -> tuple[dict[str, str], dict[str, Verdict]]:
@@ -41,6 +45,7 @@ def check_values(
         task: the kind of text that the session writes.
         label: of the texts.
         examples: values that the prompt shows.
+        offers_choices: whether a meaning may list what to choose from, as "yes or no" does: then words of it are an answer.
         max_repetition: as for texts (`gates.max_repetition`).
         limit: characters that the endpoint's grammar allows a value, or None where it enforces none.
 
@@ -59,7 +64,7 @@ def check_values(
         verdict = None
         if limit is not None and len(values[name]) >= limit:
             verdict = Verdict("cut", f"{name}: reached the limit of {limit} characters in the schema")
-        elif not _is_choice(value, meaning):
+        elif not (offers_choices and _is_choice(value, meaning)):
             first = seen.setdefault(value.casefold(), name)
             verdict = _check(name, value, meaning, f"{task} {label}", max_repetition)
             if verdict is None and first != name:
@@ -74,7 +79,7 @@ def check_values(
 def _is_choice(value: str, meaning: str) -> bool:
     """Say whether the value is among what the meaning offers, as "no" of "yes or no": some of its words, not most of them."""
     chosen, offered = _words(value), _words(meaning)
-    return bool(chosen) and chosen <= offered and 2 * len(chosen) < len(offered)
+    return bool(chosen - _FUNCTION_WORDS) and chosen <= offered and 2 * len(chosen) < len(offered)
 
 
 def _check(name: str, value: str, meaning: str, known: str, max_repetition: float) -> Verdict | None:

@@ -16,6 +16,9 @@ class Candidate:
     cluster_id: str
     label: str
     text: str
+    """Without spaces around it."""
+    is_cut: bool = False
+    """It reached the limit that the schema sets: its end is missing."""
 
 
 class Verdict(NamedTuple):

@@ -33,6 +33,8 @@ def check_duplicates(
     seen: SeenTexts,
     pool_similarity: NDArray[np.float32],
     max_cosine: float,
+    *,
+    accept: bool = True,
 ) -> list[Verdict | None]:
     """Compare each text with the pool and with the texts accepted before it.
 
@@ -42,6 +44,7 @@ def check_duplicates(
         seen: texts of the pool; those that are accepted join it.
         pool_similarity: (b,) cosine similarity to the nearest pool sample (-1 with an empty pool).
         max_cosine: similarity above which two texts are near duplicates.
+        accept: False compares with the pool alone, where another gate may still refuse a text that is new.
 
     Returns:
         (b,) verdicts, None where the text is new. Time O(b * accepted * d) by matrix products; memory: the accepted
@@ -63,9 +66,10 @@ def check_duplicates(
                 verdicts.append(Verdict("near_duplicate", f"cosine {nearest:.3f} to an earlier sample"))
             else:
                 verdicts.append(None)
-                seen.add(text)
-                accepted[n_accepted] = vector
-                n_accepted += 1
+                if accept:
+                    seen.add(text)
+                    accepted[n_accepted] = vector
+                    n_accepted += 1
     return verdicts
 
 

@@ -27,21 +27,23 @@ def length_limits(texts: Sequence[str], config: LengthGateConfig) -> LengthLimit
     characters = np.array([len(text) for text in texts])
     words = np.array([len(text.split()) for text in texts])
     low, high = np.quantile(characters, [0.01, 0.99])
-    usual = np.quantile(words, [0.1, 0.9])
-    return LengthLimits(
-        config.min_characters or max(1, int(0.5 * low)),
-        config.max_characters or max(20, int(np.ceil(1.5 * high))),
-        (max(1, round(float(usual[0]))), max(1, round(float(usual[1])))),
-    )
+    shortest, longest = max(1, int(0.5 * low)), max(20, int(np.ceil(1.5 * high)))
+    # A limit of one's own may lie beyond what the real rows give for the other one, and then wins.
+    shortest = config.min_characters or min(shortest, config.max_characters or shortest)
+    longest = config.max_characters or max(longest, shortest)
+    characters_per_word = characters.sum() / max(1, words.sum())
+    # What is asked for must pass: limits of one's own may leave out most lengths that real rows have.
+    usual = np.clip(np.quantile(words, [0.1, 0.9]), shortest / characters_per_word, longest / characters_per_word)
+    return LengthLimits(shortest, longest, (max(1, round(float(usual[0]))), max(1, round(float(usual[1])))))
 
 
-def check_length(text: str, limits: LengthLimits, *, limit_in_schema: bool) -> Verdict | None:
-    """Reject by length; where the schema holds the limit, a text that reaches it was cut in mid-sentence."""
+def check_length(text: str, limits: LengthLimits, *, is_cut: bool = False) -> Verdict | None:
+    """Reject by length, and a text that the limit in the schema cut in mid-sentence (`is_cut`)."""
     if not text.strip():
         return Verdict("empty", "")
     if len(text) < limits.min_characters:
         return Verdict("too_short", f"{len(text)} characters, at least {limits.min_characters} wanted")
-    if limit_in_schema and len(text) >= limits.max_characters:
+    if is_cut:
         return Verdict("text_cut", f"reached the limit of {limits.max_characters} characters in the schema")
     if len(text) > limits.max_characters:
         return Verdict("too_long", f"{len(text)} characters, at most {limits.max_characters} wanted")

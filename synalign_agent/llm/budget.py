@@ -29,10 +29,10 @@ def prompt_token_bound(messages: Sequence[Message], schema_text: str) -> int:
 
 
 def cost_usd(prices: LLMPrices, prompt_tokens: int, completion_tokens: int) -> float:
-    """Return the price of a call in USD."""
+    """Return the price of a call in USD; what is not known counts as free."""
     return (
-        prompt_tokens * prices.prompt_usd_per_million_tokens
-        + completion_tokens * prices.completion_usd_per_million_tokens
+        prompt_tokens * (prices.prompt_usd_per_million_tokens or 0.0)
+        + completion_tokens * (prices.completion_usd_per_million_tokens or 0.0)
     ) / 1e6
 
 

@@ -152,7 +152,7 @@ class JournaledModel:
 
     def _watch(self, record: CallRecord) -> None:
         """Halt when the endpoint has not answered once, or fails too often of late."""
-        if record.error_class == "context_overflow":
+        if record.error_class in ("context_overflow", "content_filter"):
             return  # this prompt's fault, not the endpoint's
         self._recent.append(record.state != "done")
         self._answered |= record.state == "done"

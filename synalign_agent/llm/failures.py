@@ -18,6 +18,7 @@ UNSUPPORTED_FORMAT = "unsupported_format"
 # What servers call a prompt that is too long: OpenAI, vLLM, llama.cpp and Ollama each in their own words.
 _CONTEXT = re.compile(r"context[ _](length|size|window)|too long|exceed\w* .*context", re.IGNORECASE)
 _FORMAT = re.compile(r"response_?format|json_schema|json_object|structured[ _]outputs?|guided[ _]", re.IGNORECASE)
+_FILTERED = ("content_filter", "content_policy_violation")
 _SCHEMA = re.compile(r"invalid .{0,10}schema|schema .{0,40}(invalid|not (valid|permitted))", re.IGNORECASE)
 
 
@@ -70,6 +71,8 @@ def _by_status(error: openai.APIStatusError, base_url: str) -> Failure:
     message = _message(error)
     if error.code == "context_length_exceeded" or (status in (400, 413) and _CONTEXT.search(message)):
         return Failure("context_overflow", False, None)
+    if error.code in _FILTERED:
+        return Failure("content_filter", False, None)
     if status in (400, 415, 422) and _FORMAT.search(message) and not _SCHEMA.search(message):
         return Failure(
             UNSUPPORTED_FORMAT,

@@ -15,6 +15,7 @@ class TokenBucket:
 
     def __init__(self, per_minute: float, now: float) -> None:
         """Start full at time `now`, in seconds."""
+        self.per_minute = per_minute
         self._per_second = per_minute / 60.0
         self._capacity = max(1.0, self._per_second * _BURST_SECONDS)
         self._level = self._capacity

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,18 +76,16 @@ class EndpointTraffic:
     def join(self, owner: object, rules: Rules) -> None:
         """Add a model. The widest concurrency and the tightest rates of all models hold for all of them."""
         with self._lock:
-            before = self._rates()
             fresh = not self._rules
             self._rules[owner] = rules
-            self._apply(before, fresh=fresh)
+            self._apply(fresh=fresh)
 
     def leave(self, owner: object) -> None:
         """Remove a model and send its waiting calls away."""
         self.withdraw(owner)
         with self._lock:
-            before = self._rates()
             if self._rules.pop(owner, None) is not None and self._rules:
-                self._apply(before, fresh=False)
+                self._apply(fresh=False)
             self._pump()
 
     def withdraw(self, owner: object) -> None:
@@ -147,26 +145,15 @@ class EndpointTraffic:
         with self._lock:
             return self._window.limit
 
-    def _rates(self) -> tuple[float | None, float | None]:
-        return (
-            min(
-                (r.requests_per_minute for r in self._rules.values() if r.requests_per_minute is not None), default=None
-            ),
-            min((r.tokens_per_minute for r in self._rules.values() if r.tokens_per_minute is not None), default=None),
-        )
-
-    def _apply(self, before: tuple[float | None, float | None], *, fresh: bool) -> None:
-        ceiling = max(rules.concurrency for rules in self._rules.values())
+    def _apply(self, *, fresh: bool) -> None:
+        rules, now = self._rules.values(), self._clock()
+        ceiling = max(each.concurrency for each in rules)
         if fresh:
             self._window = AdaptiveConcurrency(ceiling)
         else:
             self._window.set_ceiling(ceiling)
-        requests, tokens = self._rates()
-        now = self._clock()
-        if requests != before[0] or (requests is not None and self._requests is None):
-            self._requests = None if requests is None else TokenBucket(requests, now)
-        if tokens != before[1] or (tokens is not None and self._tokens is None):
-            self._tokens = None if tokens is None else TokenBucket(tokens, now)
+        self._requests = _bucket(self._requests, [each.requests_per_minute for each in rules], now)
+        self._tokens = _bucket(self._tokens, [each.tokens_per_minute for each in rules], now)
 
     def _pump(self) -> None:
         """Admit from the head of the queue what may go now, and see to it that somebody comes back for the next one."""
@@ -203,6 +190,14 @@ class EndpointTraffic:
         if self._tokens is not None:
             waits.append(self._tokens.wait_seconds(tokens, now))
         return max(waits)
+
+
+def _bucket(kept: TokenBucket | None, rates: Iterable[float | None], now: float) -> TokenBucket | None:
+    """Return the bucket of the tightest rate: the one there is, if it has that rate, as models that come and go share it."""
+    tightest = min((rate for rate in rates if rate is not None), default=None)
+    if tightest is None or (kept is not None and kept.per_minute == tightest):
+        return None if tightest is None else kept
+    return TokenBucket(tightest, now)
 
 
 _registry: dict[tuple[str, str], EndpointTraffic] = {}

@@ -11,7 +11,7 @@ from synalign_agent.core.alignment import Alignment, Rows, Score, align_pool
 from synalign_agent.core.coverage import radius_coverage
 from synalign_agent.core.kernels import median_distance
 from synalign_agent.core.plan import Progress, stop_reason
-from synalign_agent.core.pool_choice import ChoiceOptions
+from synalign_agent.core.pool_choice import ChoiceOptions, largest_min_ess
 from synalign_agent.deps import Deps
 from synalign_agent.observe.events import AlignmentResult, RoundResult
 from synalign_agent.observe.spans import alignment_attributes
@@ -27,6 +27,8 @@ def align(state: State, deps: Deps) -> State:
     round, config = state["round"], deps.config
     # A thread that is rewound to an earlier round finds the samples of later ones in the store already.
     ids, pool = deps.pool_rows(before_round=round + 1)
+    # Early pools may have too few rows of a label for weights as even as asked.
+    most_ess = largest_min_ess(pool.label, deps.quotas, config.align.max_copies)
     started = time.monotonic()
     with deps.observers.spans.span("align_pool", "alignment") as span:
         alignment = align_pool(
@@ -43,7 +45,7 @@ def align(state: State, deps: Deps) -> State:
             options=ChoiceOptions(
                 objective=config.align.objective,
                 max_copies=config.align.max_copies,
-                min_ess=None if config.align.min_ess is None else min(config.align.min_ess, float(len(pool.X))),
+                min_ess=None if config.align.min_ess is None else min(config.align.min_ess, most_ess),
                 swaps=config.align.swaps,
                 contrast_shrinkage=config.align.contrast_shrinkage,
                 max_label_odds=config.align.max_label_odds,

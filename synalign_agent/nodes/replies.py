@@ -25,6 +25,8 @@ def read_replies(deps: Deps, order: RoundCalls, calls: Iterable[CallRecord]) -> 
     latest = {(call.cluster_id, call.draw): call.key for call in last_attempts.values()}
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
+    # Only where a grammar holds a text to the limit is one of that length a text without an end.
+    enforced = bool(deps.config.llm.schema_limits) and not deps.model.lenient
     for call in order.sorted(last_attempts.values()):
         label = order.label_of[call.cluster_id]
         if call.state != "done":
@@ -38,7 +40,8 @@ def read_replies(deps: Deps, order: RoundCalls, calls: Iterable[CallRecord]) -> 
             rejections.append(_reject_reply(call, label, parsed))
             continue
         for position, text in enumerate(parsed.texts):
-            candidates.append(Candidate(call.key, position, call.cluster_id, label, text.strip()))
+            is_cut = enforced and len(text) >= deps.limits.max_characters
+            candidates.append(Candidate(call.key, position, call.cluster_id, label, text.strip(), is_cut))
     return candidates, rejections
 
 
@@ -49,7 +52,7 @@ def check_texts(deps: Deps, candidates: Sequence[Candidate]) -> tuple[list[Candi
     rejected: list[tuple[Candidate, Verdict]] = []
     for candidate in candidates:
         verdict = (
-            check_length(candidate.text, deps.limits, limit_in_schema=bool(deps.config.llm.schema_limits))
+            check_length(candidate.text, deps.limits, is_cut=candidate.is_cut)
             or check_repetition(candidate.text, gates.max_repetition)
             or check_words(candidate.text, deps.word_runs, real_ids)
         )

@@ -74,6 +74,7 @@ async def screen(state: State, deps: Deps) -> State:
                 n_judged = verdicts.count(None)
                 limits += await _judge(deps, round, survivors, verdicts)
                 span.set({"synalign.n_texts": n_judged, "synalign.n_rejected": n_judged - verdicts.count(None)})
+            await to_its_end(_refuse_duplicates, deps, pool, survivors, X, verdicts)
         pool.accepted += await to_its_end(_admit, deps, round, survivors, X, nearest, verdicts, rejections)
     # Once: what is lost with the process is embedded again from the texts.
     await to_its_end(deps.pool_vectors.save, deps.folder / "vectors" / "pool")
@@ -124,9 +125,22 @@ def _check_vectors(
             labels = [candidate.label for candidate in survivors]
             votes = label_votes(deps, labels, X, min_vote=gates.label_check.min_vote)
             verdicts = [verdict or vote for verdict, vote in zip(verdicts, votes, strict=True)]
-        refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps))
+        _refuse_duplicates(deps, pool, survivors, X, verdicts, accept=gates.label_check.method != "llm")
         span.set(gate_attributes(len(survivors), verdicts))
     return verdicts
+
+
+def _refuse_duplicates(
+    deps: Deps,
+    pool: _Pool,
+    survivors: Sequence[Candidate],
+    X: NDArray[np.float32],
+    verdicts: list[Verdict | None],
+    *,
+    accept: bool = True,
+) -> None:
+    texts = [candidate.text for candidate in survivors]
+    refuse_duplicates(deps, verdicts, texts, X, seen=pool.seen, pool_rows=pool.rows(deps), accept=accept)
 
 
 async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdicts: list[Verdict | None]) -> list[str]:
@@ -141,7 +155,7 @@ async def _judge(deps: Deps, round: int, survivors: Sequence[Candidate], verdict
             prompt=deps.prompts["judge_label"],
             values={"task": deps.config.task, "text": candidate.text, "examples": examples},
             schema=judgement_schema(deps.real.labels),
-            max_tokens=_JUDGE_MAX_TOKENS,
+            max_tokens=deps.config.llm.max_tokens or _JUDGE_MAX_TOKENS,
             round=round,
             cluster_id=candidate.cluster_id,
             is_reading=True,

@@ -63,7 +63,7 @@ async def propose_dimensions(state: State, deps: Deps) -> State:
             "n_dimensions": n,
         },
         schema=dimensions_schema(n, limits=limits),
-        max_tokens=_MAX_TOKENS,
+        max_tokens=deps.config.llm.max_tokens or _MAX_TOKENS,
         round=state["round"],
         is_reading=True,
     )
@@ -109,7 +109,7 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
             "demonstrations": deps.real.texts(cluster.member_ids),
         },
         schema=attributes_schema(list(dimensions), limit),
-        max_tokens=_MAX_TOKENS,
+        max_tokens=deps.config.llm.max_tokens or _MAX_TOKENS,
         round=cluster.round,
         cluster_id=cluster.id,
         is_reading=True,
@@ -137,6 +137,7 @@ async def summarize_attributes(task: ClusterTask, deps: Deps) -> State:
         task=deps.config.task,
         label=cluster.label,
         examples=_example_values(request),
+        offers_choices=dimensions != STANDARD_DIMENSIONS,
         max_repetition=deps.config.gates.max_repetition,
         limit=None if deps.model.lenient else limit,
     )

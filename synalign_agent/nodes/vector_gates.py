@@ -59,10 +59,11 @@ def refuse_duplicates(
     *,
     seen: SeenTexts,
     pool_rows: NDArray[np.int64],
+    accept: bool = True,
 ) -> None:
     """Fill in verdicts on texts that repeat one of the pool or each other, where there is no verdict yet.
 
-    Duplicates come last, so that a rejected text does not make a good one its duplicate.
+    This gate comes last, so that a rejected text does not make a good one its duplicate.
 
     Args:
         deps: the session.
@@ -71,12 +72,13 @@ def refuse_duplicates(
         X: (b, d).
         seen: the texts that count as the pool; those that are accepted join them.
         pool_rows: where the pool is in `pool_vectors`.
+        accept: False leaves out what repeats the pool alone: a gate that costs calls is still to come, and this one again.
     """
     left = [place for place, verdict in enumerate(verdicts) if verdict is None]
     _, similarities = deps.pool_vectors.search(X[left], 1, among=pool_rows)
     nearest = similarities[:, 0] if similarities.shape[1] else np.full(len(left), -1.0, dtype=np.float32)
     found = check_duplicates(
-        [texts[place] for place in left], X[left], seen, nearest, deps.config.gates.duplicate_cosine
+        [texts[place] for place in left], X[left], seen, nearest, deps.config.gates.duplicate_cosine, accept=accept
     )
     for place, verdict in zip(left, found, strict=True):
         verdicts[place] = verdict

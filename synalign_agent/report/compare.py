@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from synalign_agent.config import SessionConfig, walk_fields
+from synalign_agent.config import SessionConfig, is_operational, walk_fields
 from synalign_agent.report.summary import read_ledger
 from synalign_agent.report.verdict import verdict, within_noise
 from synalign_agent.stores.base import SessionStore
@@ -33,7 +33,7 @@ class Compared:
     @classmethod
     def of(cls, summary: Mapping[str, Any], store: SessionStore, config: SessionConfig) -> Compared:
         """Read a session."""
-        settings = {dotted: _plain(value) for dotted, info, value in walk_fields(config) if not _is_operational(info)}
+        settings = {dotted: _plain(value) for dotted, info, value in walk_fields(config) if not is_operational(info)}
         rows = sorted(f"{row.id} {row.split}" for row in store.real_rows())
         return cls(
             summary=summary,
@@ -127,8 +127,3 @@ def _difference(first: Compared, other: Compared) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
-
-
-def _is_operational(info: Any) -> bool:
-    extra = info.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("operational"))

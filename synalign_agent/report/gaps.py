@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from synalign_agent.core.kernels import Kernel
 from synalign_agent.core.strata import some_of_strata
 from synalign_agent.data.measure import label_prior, session_kernel
 from synalign_agent.data.real import RealData
+from synalign_agent.report.commands import fork_command, resume_command
 from synalign_agent.stores.vectors import kmeans_medoids
 
 _STREAM = 7
@@ -112,8 +112,6 @@ def measured_gap(gap: Gap, labels: Sequence[str]) -> dict[str, Any]:
 def _command(folder: Path, number: int, n_rounds: int, ids: list[str]) -> str:
     """Return the lines that fork the session and give the fork one more round, written from these rows and their neighbours."""
     name = f"{folder.name}-gap{number}"
-    runs_dir = shlex.quote(str(folder.parent))
     # JSON's quotes: an id of digits only would be read as a number.
-    focus = shlex.quote(f"explore.focus={json.dumps(ids)}")
-    fork = f"synalign fork {folder.name} --thread-id {name} --runs-dir {runs_dir} --set {focus}"
-    return f"{fork} --set limits.max_rounds={n_rounds + 1}\nsynalign resume {name} --runs-dir {runs_dir}"
+    settings = {"explore.focus": json.dumps(ids), "limits.max_rounds": str(n_rounds + 1)}
+    return f"{fork_command(folder, name, settings)}\n{resume_command(folder.parent / name)}"

@@ -39,7 +39,7 @@ def real_rejection_rates(
     counts: Counter[str] = Counter(dict.fromkeys(_JUDGED, 0))
     for place in places.tolist():
         text = real.rows[place].text
-        verdict = check_length(text, limits, limit_in_schema=False) or check_repetition(text, config.max_repetition)
+        verdict = check_length(text, limits) or check_repetition(text, config.max_repetition)
         if verdict is not None and verdict.reason in _JUDGED:
             counts[verdict.reason] += 1
     if config.label_check.method == "nearest" and len(real.labels) > 1:

@@ -85,6 +85,12 @@ def ledger(
     }
 
 
+def is_priced(config: Mapping[str, Any]) -> bool:
+    """Tell whether a session's configuration, as plain values, has a price to count costs by."""
+    prices = (config.get("llm") or {}).get("prices") or {}
+    return any(price is not None for price in prices.values())
+
+
 def _by_round(groups: Sequence[CallGroup], rounds: Sequence[Mapping[str, Any]], priced: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     n_pool = 0

@@ -13,6 +13,7 @@ import filelock
 import yaml
 
 from synalign_agent.errors import SynAlignError
+from synalign_agent.report.ledger import is_priced
 
 _DATABASE = "session.sqlite"
 _CONFIG = "config.yaml"
@@ -99,7 +100,6 @@ def _facts(connection: Any, is_locked: Callable[[], bool]) -> dict[str, Any]:
         "FROM calls"
     ).fetchone()
     mmd2 = metrics.get("mmd2", {})
-    priced = any(((config.get("llm") or {}).get("prices") or {}).values())
     lineage = json.loads(meta.get("lineage", "[]"))
     return {
         "status": "interrupted" if meta.get("status") == "running" and not is_locked() else meta.get("status", "new"),
@@ -110,7 +110,7 @@ def _facts(connection: Any, is_locked: Callable[[], bool]) -> dict[str, Any]:
         "n_selected": metrics.get("n_selected", 0),
         "mmd2": {"aligned": mmd2.get("aligned"), "target": mmd2.get("target")},
         "calls": {"done": done, "failed": failed},
-        "cost_usd": cost_usd if priced else None,
+        "cost_usd": cost_usd if is_priced(config) else None,
         "forked_from": lineage[-1]["parent"] if lineage else None,
     }
 

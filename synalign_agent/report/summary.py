@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from synalign_agent.report.ledger import ledger
+from synalign_agent.report.ledger import is_priced, ledger
 from synalign_agent.state import WAITING
 from synalign_agent.stores.base import SessionStore
 from synalign_agent.stores.reviews import standing
@@ -68,8 +68,11 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
             "in_flight_lost": totals.in_flight_lost,
             "failed_by_class": dict(totals.failed_by_class),
         },
-        "tokens": {"prompt": totals.prompt_tokens, "completion": totals.completion_tokens},
-        "cost_usd": totals.cost_usd,
+        "tokens": {
+            "prompt": totals.prompt_tokens if totals.reports_tokens else None,
+            "completion": totals.completion_tokens if totals.reports_tokens else None,
+        },
+        "cost_usd": totals.cost_usd if totals.reports_tokens and is_priced(config) else None,
         "seconds": float(store.meta("active_seconds") or 0.0),
         "warnings": (store.meta("warnings") or "").splitlines(),
         "paths": {name: str(folder / path) if (folder / path).exists() else None for name, path in paths.items()},
@@ -79,14 +82,13 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
 def read_ledger(store: SessionStore) -> dict[str, Any]:
     """Return what the session's calls cost and bought (see `report/ledger.py`), summed up by the store."""
     config = yaml.safe_load(store.meta("config") or "{}")
-    prices = (config.get("llm") or {}).get("prices") or {}
     forks = lineage_of(store)
     return ledger(
         store.call_groups(),
         store.rounds(),
         n_accepted=_count_pool(store),
         repeated=store.call_totals().repeated,
-        priced=any(prices.values()),
+        priced=is_priced(config),
         inherited_rounds=forks[-1]["from_round"] - 1 if forks else 0,
     )
 

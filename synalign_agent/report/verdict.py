@@ -9,7 +9,7 @@ from synalign_agent.records import UNLABELLED
 from synalign_agent.report.numbers import brief, rounded
 
 _MOST_NAMED = 3
-_STOP_REASONS = {
+_WHY_STOPPED = {
     "target_reached": "the target is reached",
     "patience": "the distance no longer fell",
     "max_rounds": "the round limit is reached",
@@ -18,6 +18,11 @@ _STOP_REASONS = {
     "max_usd": "the cost limit is reached",
     "no_new_samples": "no new samples passed the gates",
 }
+
+
+def why_stopped(reason: str) -> str:
+    """Return a session's `stop_reason` as a clause."""
+    return _WHY_STOPPED.get(reason, reason)
 
 
 def verdict(summary: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]] | None = None) -> str:
@@ -82,7 +87,7 @@ def state(summary: Mapping[str, Any]) -> str:
         share = f"all {n_requested:,}" if n_selected == n_requested else f"{n_selected:,} of {n_requested:,}"
         sentences.append(f"The dataset holds {share} rows asked for.")
     if reason:
-        sentences.append(f"The run stopped because {_STOP_REASONS.get(reason, f'of “{reason}”')}.")
+        sentences.append(f"The run stopped because {why_stopped(reason)}.")
     else:
         sentences.append(f"The run has not come to its end (status: {summary.get('status') or 'unknown'}).")
     return " ".join(sentences)

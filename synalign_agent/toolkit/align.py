@@ -16,7 +16,7 @@ from synalign_agent.core.align import label_quotas
 from synalign_agent.core.alignment import MOST_SCORED_ROWS, Alignment, Rows, align_pool
 from synalign_agent.core.certificate import MAX_REAL_ROWS
 from synalign_agent.core.kernels import RBFMixture, median_distance
-from synalign_agent.core.pool_choice import ChoiceOptions
+from synalign_agent.core.pool_choice import ChoiceOptions, largest_min_ess
 from synalign_agent.data.real import RealData
 from synalign_agent.embedding.base import Encoder, Vectors
 from synalign_agent.errors import InputError
@@ -256,11 +256,8 @@ def _check_real_labels(table: Table, label_column: str | None) -> None:
 
 
 def _check_ess(min_ess: float, pool: Rows, quotas: NDArray[np.int64], max_copies: int) -> None:
-    """Refuse what no weights can have: a label's part of the effective sample size is at most its rows."""
-    rows = np.bincount(pool.label, minlength=len(quotas))
-    n_selected = np.minimum(quotas, max_copies * rows)
-    present = n_selected > 0
-    most = float((rows[present] * n_selected.sum() / n_selected[present]).min())
+    """Refuse what no weights can have."""
+    most = largest_min_ess(pool.label, quotas, max_copies)
     if not 0.0 < min_ess <= most:
         raise InputError(
             f"min_ess must be above 0 and, with these {len(pool.X)} rows, at most {most:g}, got {min_ess:g}"

@@ -58,7 +58,7 @@ def test_a_limit_before_the_samples_asked_for_is_exit_3_with_the_command_that_go
     path.write_text(make_config(limits__max_calls=6).to_yaml(), encoding="utf-8")
     code, out, err = cli("run", str(path), "--thread-id", "t")
     assert code == 3
-    assert "call limit reached" in out
+    assert "the call limit is reached" in out
     assert "synalign resume t" in err
 
 

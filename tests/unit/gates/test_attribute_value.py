@@ -12,7 +12,9 @@ MEANINGS = {
 }
 
 
-def refused(values: dict[str, str], *, limit: int | None = 80, **meanings: str) -> dict[str, str]:
+def refused(
+    values: dict[str, str], *, limit: int | None = 80, offers_choices: bool = True, **meanings: str
+) -> dict[str, str]:
     dimensions = meanings or {name: MEANINGS[name] for name in values}
     kept, verdicts = check_values(
         values,
@@ -20,6 +22,7 @@ def refused(values: dict[str, str], *, limit: int | None = 80, **meanings: str) 
         task=TASK,
         label="negative",
         examples=["Vegetables that ail", "apologetic, calm"],
+        offers_choices=offers_choices,
         max_repetition=0.35,
         limit=limit,
     )
@@ -75,6 +78,19 @@ def test_a_choice_out_of_what_the_meaning_lists_is_an_answer() -> None:
     assert refused({"tone": "angry, calm or cheerful"}, tone="angry, calm or cheerful") == {"tone": "echo"}
 
 
+@pytest.mark.parametrize("value", ["of the", "and", "what, as"])
+def test_function_words_of_the_meaning_are_no_choice(value: str) -> None:
+    assert refused({"topic": value}) == {"topic": "echo"}
+
+
+def test_a_meaning_that_offers_no_choices_is_not_chosen_from() -> None:
+    assert refused({"tone": "writer"}) == {}
+    assert refused({"tone": "mood, attitude"}, offers_choices=False) == {"tone": "echo"}
+    values = {"topic": "spelling", "style": "spelling"}
+    assert refused(values, topic="spelling or wording", style="spelling or wording") == {}
+    assert refused(values, offers_choices=False) == {"style": "echo"}
+
+
 def test_a_value_that_ran_into_the_limit_of_the_schema_is_cut() -> None:
     value = "a long complaint about the plot, the cast, the sets and above all the endin"
     assert refused({"topic": value}, limit=len(value)) == {"topic": "cut"}
@@ -110,6 +126,7 @@ def test_an_empty_value_is_neither_kept_nor_refused_and_spaces_are_single() -> N
         task=TASK,
         label="negative",
         examples=[],
+        offers_choices=True,
         max_repetition=0.35,
         limit=80,
     )
@@ -123,6 +140,7 @@ def test_a_verdict_names_the_dimension_and_the_value() -> None:
         task=TASK,
         label="negative",
         examples=["Vegetables that ail", "apologetic, calm"],
+        offers_choices=True,
         max_repetition=0.35,
         limit=80,
     )

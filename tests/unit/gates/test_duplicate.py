@@ -47,6 +47,16 @@ def test_texts_of_the_pool_come_first() -> None:
     assert check(["One two.", "three"], vectors(0, 90), pool=("one two",)) == ["duplicate", None]
 
 
+def test_what_is_not_accepted_yet_makes_no_duplicates_and_the_pool_still_does() -> None:
+    seen = SeenTexts(["three"])
+    nearest = np.array([-1.0, -1.0, -1.0, 0.99], dtype=np.float32)
+    found = check_duplicates(
+        ["one", "one", "Three!", "four"], vectors(0, 0, 90, 180), seen, nearest, 0.95, accept=False
+    )
+    assert [verdict and verdict.reason for verdict in found] == [None, None, "duplicate", "near_duplicate"]
+    assert "one" not in seen
+
+
 def test_the_pools_similarity_counts_on_both_sides_of_the_threshold() -> None:
     assert check(["a", "b"], vectors(0, 90), similarity=[0.5, 0.5001], max_cosine=0.5) == [None, "near_duplicate"]
 

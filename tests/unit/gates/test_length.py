@@ -9,25 +9,20 @@ from synalign_agent.gates.length import LengthLimits, check_length, check_repeti
 LIMITS = LengthLimits(min_characters=5, max_characters=10, usual_words=(1, 3))
 
 
-def reason(text: str, *, limit_in_schema: bool = False) -> str | None:
-    verdict = check_length(text, LIMITS, limit_in_schema=limit_in_schema)
+def reason(text: str, *, is_cut: bool = False) -> str | None:
+    verdict = check_length(text, LIMITS, is_cut=is_cut)
     return None if verdict is None else verdict.reason
 
 
 @pytest.mark.parametrize(
-    ("n", "free", "in_schema"),
-    [
-        (0, "empty", "empty"),
-        (4, "too_short", "too_short"),
-        (5, None, None),
-        (9, None, None),
-        (10, None, "text_cut"),
-        (11, "too_long", "text_cut"),
-    ],
+    ("n", "found"), [(0, "empty"), (4, "too_short"), (5, None), (9, None), (10, None), (11, "too_long")]
 )
-def test_both_sides_of_each_limit(n: int, free: str | None, in_schema: str | None) -> None:
-    assert reason("x" * n) == free
-    assert reason("x" * n, limit_in_schema=True) == in_schema
+def test_both_sides_of_each_limit(n: int, found: str | None) -> None:
+    assert reason("x" * n) == found
+
+
+def test_a_text_that_the_schema_cut_is_no_text_whatever_its_length_without_spaces() -> None:
+    assert [reason("x" * n, is_cut=True) for n in (9, 10)] == ["text_cut"] * 2
 
 
 def test_white_space_is_no_text() -> None:
@@ -39,7 +34,7 @@ def test_length_is_counted_in_characters_not_bytes() -> None:
 
 
 def test_the_verdict_tells_length_and_limit() -> None:
-    assert check_length("abc", LIMITS, limit_in_schema=False) == Verdict("too_short", "3 characters, at least 5 wanted")
+    assert check_length("abc", LIMITS) == Verdict("too_short", "3 characters, at least 5 wanted")
 
 
 def test_limits_come_from_the_quantiles_of_the_real_rows() -> None:
@@ -62,6 +57,15 @@ def test_configured_limits_win_each_for_itself() -> None:
     assert length_limits(texts, LengthGateConfig(max_characters=9)).max_characters == 9
 
 
+def test_a_limit_beyond_the_real_rows_moves_the_other_and_the_words_that_are_asked_for() -> None:
+    texts = ["word " * 59 + "words"] * 10  # 60 words, 300 characters
+    short = length_limits(texts, LengthGateConfig(max_characters=100))
+    assert (short.min_characters, short.max_characters, short.usual_words) == (100, 100, (20, 20))
+    long = length_limits(texts, LengthGateConfig(min_characters=600))
+    assert (long.min_characters, long.max_characters, long.usual_words) == (600, 600, (120, 120))
+    assert length_limits(texts, LengthGateConfig()).usual_words == (60, 60)
+
+
 def test_tiny_rows_leave_usable_limits() -> None:
     limits = length_limits(["a", "b"], LengthGateConfig())
     assert (limits.min_characters, limits.max_characters, limits.usual_words) == (1, 20, (1, 1))
@@ -70,7 +74,7 @@ def test_tiny_rows_leave_usable_limits() -> None:
 def test_the_real_rows_pass_their_own_limits() -> None:
     texts = [f"{'word ' * n}end" for n in range(3, 60)]
     limits = length_limits(texts, LengthGateConfig())
-    assert [text for text in texts if check_length(text, limits, limit_in_schema=False)] == []
+    assert [text for text in texts if check_length(text, limits)] == []
 
 
 def test_repetition_on_both_sides_of_the_threshold() -> None:

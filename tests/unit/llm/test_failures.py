@@ -65,6 +65,8 @@ CASES: list[tuple[Exception, str, bool, bool]] = [
     (status_error(openai.APIStatusError, 402), "bad_request", False, True),
     (status_error(openai.UnprocessableEntityError, 422), "bad_request", False, True),
     (status_error(openai.BadRequestError, 400, {"code": "context_length_exceeded"}), "context_overflow", False, False),
+    (status_error(openai.BadRequestError, 400, {"code": "content_filter"}), "content_filter", False, False),
+    (status_error(openai.BadRequestError, 400, {"code": "content_policy_violation"}), "content_filter", False, False),
     (status_error(openai.BadRequestError, 400, FORMAT), "unsupported_format", False, True),
     (status_error(openai.UnprocessableEntityError, 422, EXTRA_FIELD), "unsupported_format", False, True),
     (status_error(openai.BadRequestError, 400, BAD_SCHEMA), "bad_request", False, True),

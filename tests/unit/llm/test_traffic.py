@@ -72,6 +72,19 @@ def test_two_models_share_the_widest_concurrency_and_the_tightest_rate() -> None
     run(work())
 
 
+def test_a_rate_goes_with_the_models_that_asked_for_it_and_stays_with_those_that_ask_again() -> None:
+    async def work() -> None:
+        traffic = EndpointTraffic(Clock())
+        for owner, rate, goes_at_once in (("a", 60.0, True), ("b", 60.0, False), ("c", None, True)):
+            traffic.join(owner, Rules(concurrency=9, requests_per_minute=rate))
+            call = admit(traffic, owner)
+            # The call of `a` empties the bucket, and `b` finds it so; `c` asked for no limit.
+            assert await settled(call) == [goes_at_once], owner
+            traffic.leave(owner)
+
+    run(work())
+
+
 def test_tokens_are_reserved_and_the_rest_given_back() -> None:
     async def work() -> None:
         clock = Clock()
