@@ -30,8 +30,8 @@ class ReviewConfig(Section):
         0.05,
         ge=0,
         le=1,
-        description="How near to the threshold of a gate (cosines, share of the label vote, share of repeated word pairs) a "
-        "text is flagged.",
+        description="How near to the threshold of a gate (cosines, share of the label vote, of a real row's words, of repeated "
+        "word pairs) a text is flagged.",
         json_schema_extra=added(0.05),
     )
     items_per_batch: int = Field(

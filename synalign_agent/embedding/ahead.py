@@ -20,18 +20,16 @@ class EmbedAhead:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         """Held while a round is begun."""
-        self.round: int | None = None
-        """The round under way."""
         self.plan: Any = None
-        """What the caller of `begin` keeps about it."""
+        """What the caller of `begin` keeps about the round under way; None between rounds."""
         self._open: dict[int, set[int]] = {}
         self._embed: Callable[[int], object] = lambda block: None
         self._n_blocks = self._next = 0
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, round: int, calls_open: Mapping[int, set[int]], embed: Callable[[int], object], plan: Any) -> None:
+    def begin(self, calls_open: Mapping[int, set[int]], embed: Callable[[int], object], plan: Any) -> None:
         """Start a round: `calls_open` holds, for each block from 0, the calls that have yet to end."""
-        self.round, self.plan = round, plan
+        self.plan = plan
         self._open = {block: set(calls) for block, calls in calls_open.items()}
         self._n_blocks, self._next = len(calls_open), 0
         self._embed = embed
@@ -44,7 +42,7 @@ class EmbedAhead:
 
     async def finish(self) -> int:
         """End the round: wait for the block under way, begin no other; return how many blocks are done, from the first on."""
-        self._n_blocks, self.round, self.plan = 0, None, None
+        self._n_blocks, self.plan = 0, None
         if self._task is not None:
             await asyncio.wait([self._task])
         n_done, self._next = self._next, 0

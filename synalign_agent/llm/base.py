@@ -32,10 +32,6 @@ class LanguageModel(Protocol):
     """A model behind the journal."""
 
     @property
-    def halted(self) -> bool:
-        """Whether `halt` was called, or the endpoint failed for good."""
-
-    @property
     def lenient(self) -> bool:
         """Whether replies are to be searched for their JSON, as the endpoint enforces no schema."""
 

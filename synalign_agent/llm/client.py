@@ -91,10 +91,6 @@ class JournaledModel:
             return record
 
     @property
-    def halted(self) -> bool:
-        return self._halted is not None
-
-    @property
     def lenient(self) -> bool:
         return self._format.current != "json_schema"
 

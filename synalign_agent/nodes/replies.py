@@ -70,7 +70,7 @@ async def begin_ahead(deps: Deps, cluster_id: str) -> RoundCalls:
             return cast(RoundCalls, deps.ahead.plan)
         round = (await to_its_end(deps.store.cluster, cluster_id)).round
         order, calls_open = await to_its_end(_open_round, deps, round)
-        deps.ahead.begin(round, calls_open, partial(_embed_block, deps, order), order)
+        deps.ahead.begin(calls_open, partial(_embed_block, deps, order), order)
         return order
 
 

@@ -48,7 +48,7 @@ class RoundCalls:
 
     @property
     def clusters_per_batch(self) -> int:
-        """Return of how many clusters a batch holds the calls."""
+        """Return how many clusters share a batch; a batch holds all calls of each."""
         return math.ceil(_BATCH_CALLS / self.n_draws)
 
     def batches(self) -> Iterator[list[str]]:

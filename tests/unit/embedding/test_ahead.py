@@ -21,7 +21,7 @@ def test_blocks_are_embedded_in_order_whatever_ends_first() -> None:
     async def work() -> None:
         done: list[int] = []
         ahead = EmbedAhead()
-        ahead.begin(1, {0: {0, 1}, 1: {2}, 2: {3, 4}}, done.append, "plan")
+        ahead.begin({0: {0, 1}, 1: {2}, 2: {3, 4}}, done.append, "plan")
         ahead.ended(1, 2)
         ahead.ended(2, 3)
         ahead.ended(0, 0)
@@ -34,7 +34,7 @@ def test_blocks_are_embedded_in_order_whatever_ends_first() -> None:
         await ahead.finish()
         ahead.ended(2, 4)
         await settle(ahead)
-        assert done == [0, 1] and ahead.round is None
+        assert done == [0, 1] and ahead.plan is None
 
     run(work())
 
@@ -50,7 +50,7 @@ def test_a_block_is_embedded_while_calls_are_in_flight_and_finish_waits_for_it()
             done.append(block)
 
         ahead = EmbedAhead()
-        ahead.begin(1, {0: {0}, 1: {1}}, embed, None)
+        ahead.begin({0: {0}, 1: {1}}, embed, None)
         ahead.ended(0, 0)
         await begun.wait()  # the loop is free, although the encoder is busy and a call is open
         assert done == []
@@ -72,7 +72,7 @@ def test_an_encoder_that_fails_fails_no_call() -> None:
             raise RuntimeError("no memory")
 
         ahead = EmbedAhead()
-        ahead.begin(1, {0: {0}, 1: {1}}, embed, None)
+        ahead.begin({0: {0}, 1: {1}}, embed, None)
         ahead.ended(0, 0)
         ahead.ended(1, 1)
         await settle(ahead)
@@ -86,7 +86,7 @@ def test_what_had_ended_before_the_round_was_begun_is_embedded_at_once() -> None
     async def work() -> None:
         done: list[int] = []
         ahead = EmbedAhead()
-        ahead.begin(2, {0: set(), 1: {1}}, done.append, None)
+        ahead.begin({0: set(), 1: {1}}, done.append, None)
         await settle(ahead)
         assert done == [0]
 
