@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-class SynAlignError(Exception):
-    """Base of every error that this package raises on purpose; `exit_code` is what the CLI returns for it."""
+class SynAlignError(RuntimeError):
+    """Base of every error that this package raises on purpose; `exit_code` is what the CLI returns for it.
+
+    A `RuntimeError`, as a LangGraph server passes on what errors of Python's own kinds say, and of all others nothing.
+    """
 
     exit_code = 1
 

@@ -27,7 +27,7 @@ from synalign_agent.state import Context, Input, Output, State
 SyncNode = Callable[[Any, Deps], State]
 AsyncNode = Callable[[Any, Deps], Awaitable[State]]
 Around = Callable[[str], AbstractAsyncContextManager[object]]
-"""thread id -> what is entered before a node asks for its handles, and left when it has ended, failed or was cancelled."""
+"""thread id -> what is entered before a node or a route asks for its handles, and left when it ended, failed or was cancelled."""
 
 
 def build_graph(
@@ -93,14 +93,15 @@ class _OpenedSessions:
         self._provider = provider
         self._around = around
 
-    async def opened(self, config: RunnableConfig, runtime: Runtime[Context]) -> Deps:
-        return await self._provider(_thread_id(config), runtime.context or Context())
+    @asynccontextmanager
+    async def opened(self, config: RunnableConfig, runtime: Runtime[Context]) -> AsyncIterator[Deps]:
+        async with self._around(_thread_id(config)):
+            yield await self._provider(_thread_id(config), runtime.context or Context())
 
     @asynccontextmanager
     async def in_use(self, state: Any, config: RunnableConfig, runtime: Runtime[Context]) -> AsyncIterator[Deps]:
         node = str(config["metadata"]["langgraph_node"])
-        async with self._around(_thread_id(config)):
-            deps = await self.opened(config, runtime)
+        async with self.opened(config, runtime) as deps:
             # Tasks of a fan-out are given no round; the explorer begins one.
             round = state.get("round", 0) + 1 if node == "explore" else state.get("round")
             with deps.observers.node(node, round):
@@ -137,31 +138,31 @@ class _OpenedSessions:
         return run
 
     async def route_after_summaries(self, state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str:
-        policy = (await self.opened(config, runtime)).config.review.attributes
-        return "plan_calls" if policy == "never" else "review_attributes"
+        async with self.opened(config, runtime) as deps:
+            return "plan_calls" if deps.config.review.attributes == "never" else "review_attributes"
 
     async def route_after_screen(self, state: State, config: RunnableConfig, runtime: Runtime[Context]) -> str:
-        policy = (await self.opened(config, runtime)).config.review.samples
-        return "align" if policy == "never" else "review_samples"
+        async with self.opened(config, runtime) as deps:
+            return "align" if deps.config.review.samples == "never" else "review_samples"
 
     async def route_after_explore(
         self, state: State, config: RunnableConfig, runtime: Runtime[Context]
     ) -> str | list[Send]:
-        deps = await self.opened(config, runtime)
-        if not deps.config.attributes.enabled:
-            return "plan_calls"
-        if await to_its_end(frozen_dimensions, deps.config, deps.store) is None:
-            return "propose_dimensions"
-        return route_to_summaries(state)
+        async with self.opened(config, runtime) as deps:
+            if not deps.config.attributes.enabled:
+                return "plan_calls"
+            if await to_its_end(frozen_dimensions, deps.config, deps.store) is None:
+                return "propose_dimensions"
+            return route_to_summaries(state)
 
     async def route_to_generation(
         self, state: State, config: RunnableConfig, runtime: Runtime[Context]
     ) -> str | list[Send]:
-        deps = await self.opened(config, runtime)
-        if state.get("limits_hit"):
-            return "screen"
-        n_draws = deps.config.generate.calls_per_cluster or 1
-        return [Send("generate", task) for task in generate_tasks(state["cluster_ids"], n_draws)]
+        async with self.opened(config, runtime) as deps:
+            if state.get("limits_hit"):
+                return "screen"
+            n_draws = deps.config.generate.calls_per_cluster or 1
+            return [Send("generate", task) for task in generate_tasks(state["cluster_ids"], n_draws)]
 
 
 def _thread_id(config: RunnableConfig) -> str:

@@ -108,7 +108,7 @@ def session_encoder(folder: Path, store: SessionStore, config: SessionConfig) ->
     elif encoder.model_id != made_with:
         raise SessionError(
             f"session {folder.name} was made with the encoder {made_with}, which encoder.model no longer names: it is "
-            f"{encoder.model_id} now. Put the former model back, or choose another --thread-id"
+            f"{encoder.model_id} now. Put the former model back, or begin another session"
         )
     return encoder
 
@@ -148,15 +148,24 @@ def keep_config(folder: Path, store: SessionStore, config: SessionConfig, thread
         (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
-def prepare(folder: Path, store: SessionStore, config: SessionConfig, *, accept_changes: bool) -> list[str]:
+def prepare(
+    folder: Path, store: SessionStore, config: SessionConfig, *, accept_changes: bool, way_out: str | None = None
+) -> list[str]:
     """Make a session's database ready for `config`, new or not, and return what differs from its last configuration.
+
+    Args:
+        folder: the session's folder.
+        store: its store.
+        config: resolved configuration.
+        accept_changes: go on although it differs.
+        way_out: see `refuse_changes`.
 
     Raises:
         InputError: the real rows cannot be used.
         SessionError: the configuration differs and may not.
     """
     changes = changes_since(store, config)
-    refuse_changes(folder, store, changes, accept=accept_changes)
+    refuse_changes(folder, store, changes, accept=accept_changes, way_out=way_out)
     ingest(store, config)
     keep_config(folder, store, config)
     return changes
@@ -185,8 +194,17 @@ def changes_since(store: SessionStore, config: SessionConfig) -> list[str]:
     ]
 
 
-def refuse_changes(folder: Path, store: SessionStore, changes: Sequence[str], *, accept: bool) -> None:
+def refuse_changes(
+    folder: Path, store: SessionStore, changes: Sequence[str], *, accept: bool, way_out: str | None = None
+) -> None:
     """Refuse to go on with another configuration unless told to.
+
+    Args:
+        folder: the session's folder.
+        store: its store.
+        changes: what differs.
+        accept: go on with what may change.
+        way_out: what the message tells callers to do who have neither the command line nor Python.
 
     Raises:
         SessionError: not told to, or the rows, their split or their vectors would change, or the session is running.
@@ -197,12 +215,12 @@ def refuse_changes(folder: Path, store: SessionStore, changes: Sequence[str], *,
     if any(change.startswith(FIXED) for change in changes):
         raise SessionError(
             f"session {folder.name} was made with other data, seed or encoder, which cannot change in a session:\n  {listed}\n"
-            "Choose another --thread-id"
+            f"{way_out or 'Choose another --thread-id'}"
         )
     if not accept:
+        flags = "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
         raise SessionError(
-            f"session {folder.name} was made with another configuration:\n  {listed}\n"
-            "Continue with the new one by --accept-changes (in Python: accept_changes=True), or choose another --thread-id"
+            f"session {folder.name} was made with another configuration:\n  {listed}\n{way_out or flags}"
         )
     if is_locked(folder, store):
         raise SessionError(f"session {folder.name} is running; stop it before changing it")

@@ -140,7 +140,7 @@ def session_cipher(store: Any, variable: str | None, place: str) -> Cipher | Non
         if store.meta("config") is not None:
             raise SessionError(
                 f"{place}: this session was made without encryption, which cannot change; set storage.encryption_key_env to "
-                "null, or choose another --thread-id"
+                "null, or begin another session"
             )
         store.set_meta("encryption", cipher.check())
     elif not cipher.matches(made_with):

@@ -37,6 +37,16 @@ def failure(values: Any) -> str:
     return str(values["__error__"]["message"])
 
 
+def wait_until_interrupted(server: Server, thread_id: str, seconds: float) -> None:
+    """Wait until a session is nobody's, so that the command line could go on with it."""
+    until = time.monotonic() + seconds
+    with server.session(thread_id) as session:
+        while session.status() == "running" and time.monotonic() < until:
+            time.sleep(0.1)
+        assert session.status() == "interrupted"
+        assert not wiring.is_locked(session.folder, session.store)
+
+
 def test_a_key_is_needed_and_shows_its_owner_s_threads_alone(server: Server) -> None:
     with server.client() as ada, server.client("bob") as bob:
         for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}, {"x-auth-scheme": "langsmith"}):
@@ -143,17 +153,34 @@ def test_a_background_run_is_cancelled_and_goes_on_later(server: Server) -> None
             client.runs.create(thread_id, "synthesis", input={}, multitask_strategy="reject")
         client.runs.cancel(thread_id, run["run_id"], wait=True)
         assert client.runs.get(thread_id, run["run_id"])["status"] == "interrupted"
-        with server.session(thread_id) as session:
-            for _ in range(100):  # the run is over a moment before its session is closed
-                if session.status() != "running":
-                    break
-                time.sleep(0.1)
-            assert session.status() == "interrupted"
-            assert not wiring.is_locked(session.folder, session.store)
+        wait_until_interrupted(server, thread_id, seconds=10.0)  # the run is over a moment before its session is closed
         server.chat.script = None
         values = client.runs.wait(thread_id, "synthesis", input=None)  # {} would begin another round
     assert values["stop_reason"] == "max_rounds", values
     assert [found["round"] for found in values["history"]] == [1]
+
+
+def test_a_run_that_ends_between_two_steps_leaves_its_session_to_others(server: Server) -> None:
+    asked = len(server.chat.requests)
+    with server.client() as client:
+        thread_id = client.threads.create()["thread_id"]
+        client.runs.wait(thread_id, "synthesis", input={}, context=server.context(), interrupt_after=["explore"])
+
+        def go_on(**options: Any) -> Any:
+            return client.runs.wait(thread_id, "synthesis", input=None, raise_error=False, **options)
+
+        told = failure(go_on(context=server.context(n_samples=5)))
+        assert "n_samples" in told and "Leave the context out" in told and "--" not in told
+        go_on(interrupt_after=["summarize_attributes"])
+        assert client.threads.get_state(thread_id)["next"] == ["plan_calls"]
+        wait_until_interrupted(server, thread_id, seconds=30.0)
+        values = go_on()
+    assert values["stop_reason"] == "max_rounds", values
+    requests = [json.dumps(request, sort_keys=True) for request in server.chat.requests[asked:]]
+    assert len(requests) == len(set(requests)) > 0
+    with server.session(thread_id) as session:
+        assert session.status() == "finished"
+        assert session.store.call_totals().done == len(requests)
 
 
 def test_runs_of_one_thread_queue_and_assistants_keep_their_contexts(server: Server) -> None:
