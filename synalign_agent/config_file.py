@@ -7,27 +7,21 @@ from typing import Any
 
 import yaml
 
-from synalign_agent.config import AttributesConfig, DataConfig, LimitsConfig, LLMConfig, Section, SessionConfig
+from synalign_agent.config import DataConfig, LLMConfig, Section, SessionConfig
 
 _WIDTH = 110
 
 
 def example_config() -> SessionConfig:
-    """Return a configuration that runs without a key or a network: example data, embedded model."""
+    """Return a configuration that runs without a key or a network: example data, embedded model.
+
+    All else is at its default, as it is what people begin their own from.
+    """
     return SessionConfig(
         data=DataConfig(path="example:customer_messages"),
         task="short messages that customers send to an online shop",
         n_samples=60,
         llm=LLMConfig(provider="embedded"),
-        limits=LimitsConfig(max_rounds=4),
-        # The packaged model is too small to propose dimensions of its own.
-        attributes=AttributesConfig(
-            dimensions={
-                "topic": "what the message is about, in a few words",
-                "tone": "the mood of the writer",
-                "style": "formal or casual, careful or full of mistakes",
-            }
-        ),
     )
 
 

@@ -45,6 +45,8 @@ class Deps:
     pool_vectors: VectorStore
     """Accepted samples."""
     limits: LengthLimits
+    debris_is_usual: bool
+    """Whether real rows begin with what would be left of JSON in a synthetic one."""
     word_runs: WordRuns
     kernel: RBFMixture
     """The kernel of every MMD of the session."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.data.reader import read_rows
-from synalign_agent.data.split import split_rows
+from synalign_agent.data.split import split_rows, split_warnings
 from synalign_agent.errors import EndpointError
 from synalign_agent.llm.failures import classify
 from synalign_agent.llm.providers import Endpoint, open_endpoint
@@ -45,9 +45,6 @@ def preflight(path: Path) -> Preflight:
     dimension = wiring.make_encoder(config).encode([rows[0].text]).shape[1]
     with open_endpoint(config.llm) as endpoint:
         endpoint_text = _endpoint_answers(endpoint)
-    warnings = list(raw.warnings)
-    if n_held_out == 0:
-        warnings.append("too few rows per label to hold any out: distances will be to the reference rows themselves")
     return Preflight(
         checks={
             "data": f"{len(rows)} rows, {len(counts)} labels ({', '.join(f'{k} {v}' for k, v in counts.most_common(8))}), "
@@ -58,7 +55,7 @@ def preflight(path: Path) -> Preflight:
             "profile": f"temperature {config.llm.temperature}, {config.generate.samples_per_call} texts a call, "
             f"demonstrations: {config.generate.demonstrations}, {config.llm.concurrency} calls at a time",
         },
-        warnings=warnings,
+        warnings=[*raw.warnings, *split_warnings(rows)],
         fingerprint=config.fingerprint(),
     )
 

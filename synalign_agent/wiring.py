@@ -18,13 +18,14 @@ from synalign_agent.core.align import label_quotas
 from synalign_agent.data.measure import label_prior, session_kernel
 from synalign_agent.data.reader import read_rows
 from synalign_agent.data.real import RealData
-from synalign_agent.data.split import split_rows
+from synalign_agent.data.split import split_rows, split_warnings
 from synalign_agent.deps import Deps
 from synalign_agent.embedding.base import Encoder
 from synalign_agent.embedding.cache import CachedEncoder
 from synalign_agent.embedding.encoder import SentenceEncoder
 from synalign_agent.errors import ConfigError, SessionError
 from synalign_agent.gates.copy_check import WordRuns
+from synalign_agent.gates.debris import begins_with_debris
 from synalign_agent.gates.length import length_limits
 from synalign_agent.llm.budget import Budget
 from synalign_agent.llm.client import JournaledModel
@@ -126,7 +127,7 @@ def ingest(store: SessionStore, config: SessionConfig) -> None:
         seed=config.seed,
     )
     store.add_real(rows)
-    store.set_meta("warnings", "\n".join(raw.warnings))
+    store.set_meta("warnings", "\n".join([*raw.warnings, *split_warnings(rows)]))
     store.set_meta("ingested", "1")
 
 
@@ -288,6 +289,7 @@ def open_deps(
         real_vectors=data.real_vectors,
         pool_vectors=data.pool_vectors,
         limits=length_limits(shown, config.gates.length),
+        debris_is_usual=any(map(begins_with_debris, shown)),
         word_runs=WordRuns(texts, config.gates.copy_check.max_shared_words),
         kernel=session_kernel(config, real),
         prior=prior,

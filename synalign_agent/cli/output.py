@@ -55,19 +55,15 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """Print the tables of a session, its stop reason and its paths."""
     from rich.console import Console
 
-    from synalign_agent.report.verdict import why_stopped
+    from synalign_agent.report.verdict import reference_note, why_stopped
 
     console = Console(highlight=False)
     if summary["mmd2"]["aligned"] is not None:
         drawn, target = "rows drawn at random from the pool", ("target", summary["mmd2"]["target"])
         console.print(distance_table(summary, drawn, str(summary["n_selected"]), target))
         console.print(label_table(summary))
-        if summary["mmd2"]["reference"] != "holdout":
-            console.print(
-                "Distances are to the reference rows themselves: too few real rows to hold any out "
-                f"({summary['mmd2']['reference']}).",
-                style="yellow",
-            )
+        if note := reference_note(summary["mmd2"]["reference"]):
+            console.print(note, style="yellow")
     if summary["rejections"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in summary["rejections"].items())
         console.print(f"Rejected: {counts}")

@@ -134,6 +134,16 @@ class SessionConfig(Section):
             }
         )
 
+    def without_folders(self) -> SessionConfig:
+        """Return a copy whose absolute paths are names alone, for files that others read; it is not meant to run here."""
+
+        def name(path: str | None) -> str | None:
+            return Path(path).name if path is not None and Path(path).is_absolute() else path
+
+        named = ("data.path", "llm.model", "llm.response_cache", "encoder.model", "prompts_dir", "runs_dir")
+        plain = {dotted: value for dotted, _, value in walk_fields(self)}
+        return self.with_overrides({dotted: name(plain[dotted]) for dotted in named})
+
     def with_overrides(self, overrides: Mapping[str, Any], *, source: str = "option") -> SessionConfig:
         """Return a copy with `{"llm.model": value, ...}` replaced; values that are None are left alone."""
         raw = self.model_dump()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from synalign_agent.records import RealRow, content_id
 
+_FEW_ROWS = 30
+
 
 def split_rows(
     texts: Sequence[str], labels: Sequence[str], *, holdout_fraction: float, min_holdout_rows: int, seed: int
@@ -34,3 +36,18 @@ def split_rows(
         RealRow(ids[index], texts[index], labels[index], "holdout" if index in held else "reference")
         for index in range(len(texts))
     ]
+
+
+def split_warnings(rows: Sequence[RealRow]) -> list[str]:
+    """Say what distances to these rows will not mean."""
+    warnings = []
+    if len(rows) < _FEW_ROWS:
+        warnings.append(
+            f"only {len(rows)} real rows: a distance to so few says little, and so does how many real rows the result is worth"
+        )
+    if rows and all(row.split == "reference" for row in rows):
+        warnings.append(
+            "no real rows are held out (too few per label, or data.holdout_fraction is 0): distances are to the rows that the "
+            "model is shown and the weights are fitted to, and look better than they are"
+        )
+    return warnings

@@ -10,6 +10,7 @@ from synalign_agent.deps import Deps
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.gates.base import Candidate, Verdict
 from synalign_agent.gates.copy_check import check_words
+from synalign_agent.gates.debris import check_debris
 from synalign_agent.gates.length import check_length, check_repetition
 from synalign_agent.llm.structured import ReplyProblem, parse_reply
 from synalign_agent.nodes.round_calls import GENERATE, RoundCalls
@@ -53,6 +54,7 @@ def check_texts(deps: Deps, candidates: Sequence[Candidate]) -> tuple[list[Candi
     for candidate in candidates:
         verdict = (
             check_length(candidate.text, deps.limits, is_cut=candidate.is_cut)
+            or check_debris(candidate.text, is_usual=deps.debris_is_usual)
             or check_repetition(candidate.text, gates.max_repetition)
             or check_words(candidate.text, deps.word_runs, real_ids)
         )

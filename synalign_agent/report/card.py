@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from synalign_agent.config import SessionConfig
+from synalign_agent.report.verdict import reference_note
 
 
 def render_card(summary: Mapping[str, Any], config: SessionConfig) -> str:
@@ -36,7 +37,9 @@ def render_card(summary: Mapping[str, Any], config: SessionConfig) -> str:
         metadata=metadata.to_yaml(),
         summary=summary,
         config=config,
-        config_yaml=config.to_yaml(),
+        # A card is published: where files lie on the machine that made it is nobody's business, and of no use.
+        config_yaml=config.without_folders().to_yaml(),
+        reference_note=reference_note(summary["mmd2"]["reference"]) if n else None,
         version=version("synalign-agent"),
     )
 

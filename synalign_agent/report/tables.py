@@ -20,6 +20,7 @@ _REASONS = {
     "echo": "Repeats what was asked",
     "empty": "Empty text",
     "empty_reply": "Empty reply",
+    "json_debris": "Begins with what is left of the model's JSON",
     "label_judged": "The model judged it to have another label",
     "label_mismatch": "Its nearest real rows have another label",
     "length_cut": "Reply cut by the token limit",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent import futures
 from contextlib import ExitStack, asynccontextmanager
@@ -22,7 +22,7 @@ from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.config.serving import ServingConfig
 from synalign_agent.deps import Deps
-from synalign_agent.errors import InputError
+from synalign_agent.errors import InputError, SynAlignError
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.report.export import write_atomically
 from synalign_agent.serving.contexts import continued_config, session_config
@@ -38,6 +38,7 @@ _IDLE_SECONDS = 10.0
 client asked for a break. One that goes on writes a checkpoint there, in milliseconds, or in seconds on a slow database; should
 that take longer, the next node opens the session again. One that does not keeps everybody else from the session meanwhile."""
 _POLL_SECONDS = 0.5
+_MOST_REFUSED = 1000
 _ROWS = "real.jsonl"
 """File of a session's folder that holds the rows that its client sent."""
 
@@ -72,6 +73,8 @@ class ServedSessions:
         self._nodes: Counter[str] = Counter()
         """Nodes, and routes between them, that are inside `around`."""
         self._ended_badly: dict[str, str] = {}
+        self._refused: OrderedDict[str, str] = OrderedDict()
+        """Why the last threads of those without a session have none: what their clients gave was not accepted."""
         self._idle: dict[str, threading.Timer] = {}
         """Timers of open sessions that no node is in. Not the event loop's: a loop of one's own stops with the run."""
         self._closing: dict[str, futures.Future[None]] = {}
@@ -181,6 +184,22 @@ class ServedSessions:
     def _open_session(self, thread_id: str, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         serving = serving_config()
         folder = Path(serving.runs_dir) / thread_id
+        why = None if _gives_anything(context) or wiring.session_exists(folder) else self._refused.get(thread_id)
+        if why is not None:
+            # To go on without a context is not to begin with other rows than those that were asked for.
+            raise InputError(f"this thread has no session to go on with; give the context again. It was refused: {why}")
+        try:
+            self._open_in(folder, thread_id, context, serving, loop)
+        except SynAlignError as error:
+            if not wiring.session_exists(folder):
+                self._refused[thread_id] = str(error)
+                while len(self._refused) > _MOST_REFUSED:
+                    self._refused.popitem(last=False)
+            raise
+
+    def _open_in(
+        self, folder: Path, thread_id: str, context: Context, serving: ServingConfig, loop: asyncio.AbstractEventLoop
+    ) -> None:
         started = time.monotonic()
         with public_errors(serving), wiring.removed_on_error(folder), ExitStack() as stack:
             wiring.check_thread_id(thread_id)
@@ -228,9 +247,13 @@ def _close_model(opened: _Opened) -> None:
 
 def _way_out(context: Context) -> str:
     """Return what a client can do about a configuration that is not the session's."""
-    if context.config is None and (not isinstance(context, ServedContext) or context.real is None):
+    if not _gives_anything(context):
         return "The operator of this server changed that; use another thread"
     return "Leave the context out to go on with what is stored, or use another thread"
+
+
+def _gives_anything(context: Context) -> bool:
+    return context.config is not None or (isinstance(context, ServedContext) and context.real is not None)
 
 
 def _config(folder: Path, context: Context, serving: ServingConfig) -> SessionConfig:

@@ -302,6 +302,44 @@ def test_a_prompt_that_a_content_filter_refuses_is_one_lost_call(
     assert result["n_pool"] > 0
 
 
+def test_leftovers_of_json_are_no_texts_unless_real_rows_look_like_them(
+    make_config: MakeConfig, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    debris = "]}user. You can add one more sentence about the parcel"
+    chat_server.script = lambda body, _: Reply(content=json.dumps({"texts": [debris]})) if is_generation(body) else None
+    result = run(make_config(limits__max_rounds=1), thread_id="prose")
+    assert result["n_pool"] == 0 and result["rejections"]["json_debris"] > 0
+    code = tmp_path / "code.jsonl"
+    code.write_text(
+        "".join(
+            json.dumps({"text": f"}} else {{ return {n}; // and {n * n} more of what came before"}) + "\n"
+            for n in range(40)
+        )
+    )
+    data = {"data__path": str(code), "data__label_column": None, "limits__max_rounds": 1}
+    config = make_config(**data)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"label_column": None})})
+    assert run(config, thread_id="code")["n_pool"] == 1
+
+
+def test_a_card_names_no_folder_and_says_what_in_sample_distances_are(make_config: MakeConfig, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps(
+                {"text": f"Where is parcel {n}? I ordered it {n * n} days ago, and it is not here yet.", "label": "a"}
+            )
+            + "\n"
+            for n in range(25)
+        )
+    )
+    result = run(make_config(data__path=str(rows), limits__max_rounds=1))
+    card = (Path(result["paths"]["dataset"]).parent / "README.md").read_text()
+    assert str(tmp_path) not in card and "path: rows.jsonl" in card
+    assert "look better than distances to unseen rows would" in card
+    assert any("only 25 real rows" in line for line in result["warnings"])
+
+
 def test_a_text_that_the_schema_cuts_at_a_space_is_cut(make_config: MakeConfig, chat_server: ChatServer) -> None:
     cut = "the parcel came late and nobody "
     chat_server.script = lambda body, _: Reply(content=json.dumps({"texts": [cut]})) if is_generation(body) else None

@@ -170,6 +170,13 @@ def test_absolute_paths_and_the_home_folder_stay(tmp_path: Path, monkeypatch: py
     assert config.data.path == str(tmp_path / "home" / "rows.jsonl")
 
 
+def test_without_folders_absolute_paths_are_names_and_all_else_stays(tmp_path: Path) -> None:
+    config = parse(data={"path": str(tmp_path / "tickets.csv")}, runs_dir=str(tmp_path / "runs"), llm={"model": "a/b"})
+    plain = config.without_folders()
+    assert (plain.data.path, plain.runs_dir, plain.llm.model) == ("tickets.csv", "runs", "a/b")
+    assert plain.with_overrides({"data.path": config.data.path, "runs_dir": config.runs_dir}) == config
+
+
 def test_a_config_survives_its_own_yaml() -> None:
     config = parse(task="Nachrichten – kurz", llm={"extra_body": {"min_p": 0.05}}, align={"label_prior": {"a": 1.0}})
     assert SessionConfig.parse(yaml.safe_load(config.to_yaml())) == config

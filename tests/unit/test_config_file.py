@@ -28,7 +28,15 @@ def test_what_is_written_loads_back_to_the_same_config(config: SessionConfig) ->
 def test_the_example_runs_without_a_key_or_a_network() -> None:
     config = example_config()
     assert config.llm.provider == "embedded" and config.data.path.startswith("example:")
-    assert config.encoder.model is None and config.attributes.dimensions
+    assert config.encoder.model is None
+
+
+def test_the_example_leaves_to_its_defaults_what_is_no_ones_data() -> None:
+    own = {"data.path", "task", "n_samples", "llm.provider"}
+    example, plain = example_config(), SessionConfig.parse({"data": {"path": "x"}})
+    assert {
+        name for (name, _, one), (_, _, two) in zip(walk_fields(example), walk_fields(plain), strict=True) if one != two
+    } <= own
 
 
 def test_every_field_is_there_under_its_meaning() -> None:

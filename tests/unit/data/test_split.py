@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from synalign_agent.data.split import split_rows
+from synalign_agent.data.split import split_rows, split_warnings
 from synalign_agent.records import RealRow, content_id
 
 
@@ -79,3 +79,18 @@ def test_the_hold_out_is_spread_over_the_file() -> None:
 
 def test_no_rows_give_no_rows() -> None:
     assert split({}) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "few", "in_sample"),
+    [
+        ({"a": 3}, True, True),
+        ({"a": 15, "b": 14}, True, True),
+        ({"a": 30}, False, True),
+        ({"a": 39, "b": 40}, False, False),
+    ],
+)
+def test_what_distances_will_not_mean_is_said(sizes: dict[str, int], few: bool, in_sample: bool) -> None:
+    warnings = split_warnings(split(sizes))
+    assert any(f"only {sum(sizes.values())} real rows" in line for line in warnings) == few
+    assert any("no real rows are held out" in line for line in warnings) == in_sample

@@ -18,7 +18,7 @@ from synalign_agent import wiring
 from synalign_agent.config.serving import ServingConfig
 from synalign_agent.config_file import example_config
 from synalign_agent.deps import Deps
-from synalign_agent.errors import SessionError
+from synalign_agent.errors import InputError, SessionError
 from synalign_agent.graph import _OpenedSessions
 from synalign_agent.serving import sessions
 from synalign_agent.serving.sessions import ServedContext, ServedSessions
@@ -278,3 +278,22 @@ def test_a_client_whose_configuration_is_another_is_told_what_a_client_can_do(
     with pytest.raises(SessionError, match=f"(?s){told}") as error:
         asyncio.run(ServedSessions().provide("thread", ServedContext(config=config, real=real)))
     assert "--" not in str(error.value)
+
+
+def test_a_thread_whose_first_context_was_refused_does_not_begin_with_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "serving_config", lambda: ServingConfig(runs_dir=str(tmp_path)))
+    served = ServedSessions()
+
+    def begin(context: Context) -> str:
+        with pytest.raises(InputError) as error:
+            asyncio.run(served.provide("thread", context))
+        return str(error.value)
+
+    refused = begin(ServedContext(config={"data": {"path": "tickets.jsonl"}}))
+    assert "data.path" in refused
+    # The example's rows, which a thread that was given nothing begins with, are not what this one asked for.
+    told = begin(ServedContext())
+    assert "give the context again" in told and refused in told
+    assert not wiring.session_exists(tmp_path / "thread")
