@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from synalign_agent.config.section import OPERATIONAL, Section, Share, added
 
@@ -105,3 +105,10 @@ class LLMConfig(Section):
         None, ge=1, description="CPU threads of the embedded model (null = all cores).", json_schema_extra=OPERATIONAL
     )
     prices: LLMPrices = Field(default_factory=LLMPrices, description="Prices for the cost ledger and the USD limit.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url

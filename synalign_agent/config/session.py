@@ -84,6 +84,8 @@ class SessionConfig(Section):
             yaml.YAMLError,
         ) as error:  # ValueError: a date that is none, a byte that is not UTF-8
             raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+        if raw is None:
+            raise ConfigError(f"{path}: is empty; `synalign init {path} --force` writes one to start from")
         if not isinstance(raw, dict):
             raise ConfigError(f"{path}: expected `field: value` lines at the top level, found {type(raw).__name__}")
         config = cls.parse(raw, source=str(path))

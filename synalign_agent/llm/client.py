@@ -155,12 +155,10 @@ class JournaledModel:
         n_failed, n_recent = sum(self._recent), len(self._recent)
         too_many = n_recent >= _BREAKER_MIN_CALLS and n_failed > self._config.max_failed_share * n_recent
         if too_many or not self._answered:
-            self.halt(
-                EndpointError(
-                    f"{n_failed} of the last {n_recent} calls to {self._endpoint.base_url} failed "
-                    f"(last: {record.error_class}: {record.error}); the session is saved, resume when the endpoint answers"
-                )
-            )
+            url, last = self._endpoint.base_url, f"{record.error_class}: {record.error}"
+            failed = f"{n_failed} of the last {n_recent} calls to {url} failed (last: {last})"
+            what = failed if self._answered else f"{url} has answered no call ({last})"
+            self.halt(EndpointError(f"{what}; the session is saved, resume when the endpoint answers"))
 
     async def _attempt(self, prepared: Prepared, numbers: Iterator[int]) -> CallRecord:
         await self._raise_if_halted()
