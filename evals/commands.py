@@ -12,7 +12,7 @@ from evals.compare import change_table, compare_files, summary
 from evals.output import missing_tables, target_table, write
 from evals.registry import load, settings_of
 from synalign_agent.cli.align import progress_bars
-from synalign_agent.cli.output import print_error, print_json
+from synalign_agent.cli.output import print_error, print_json, stdout_console
 from synalign_agent.errors import InputError, InterruptedByUser, SynAlignError
 
 Quick = Annotated[bool, typer.Option("--quick", help="A minute: whether it runs, no evidence.")]
@@ -49,8 +49,6 @@ def compare_results(
     as_json: Annotated[bool, typer.Option("--json", help="Print what moved as one JSON object on stdout.")] = False,
 ) -> None:
     """Show what moved between two results beyond noise."""
-    from rich.console import Console
-
     found = compare_files(before, after)
     if as_json:
         moved = [{**change._asdict(), "difference": change.difference._asdict()} for change in found.moved]
@@ -58,7 +56,7 @@ def compare_results(
             {"moved": moved, "n_compared": len(found.changes), "n_unknown": found.n_unknown, "notes": found.notes}
         )
         return
-    console = Console(highlight=False)
+    console = stdout_console()
     if found.moved:
         console.print(change_table(found))
     for line in summary(found):
@@ -69,8 +67,6 @@ def run_eval(
     name: str, preset: str, data: Path | None, output: Path, overrides: list[str], as_json: bool
 ) -> None:  # fmt: skip
     """Run an eval, write its files and print its targets and tables."""
-    from rich.console import Console
-
     with progress_bars() as progress:
         progress("Starting", 0, 0)
         module = load(name)
@@ -89,7 +85,7 @@ def run_eval(
             }
         )
         return
-    console = Console(highlight=False)
+    console = stdout_console()
     for table in (target_table(targets), *module.tables(result), *missing_tables(result)):
         console.print(table)
     for kind, path in paths.items():

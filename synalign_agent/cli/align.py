@@ -18,6 +18,7 @@ from synalign_agent.cli.output import (
     print_json,
     print_warning,
     stderr_console,
+    stdout_console,
 )
 from synalign_agent.cli.run import AsJson
 from synalign_agent.errors import InterruptedByUser
@@ -125,9 +126,7 @@ def one_line(text: str) -> str:
 
 
 def _print_report(report: Mapping[str, Any], paths: Mapping[str, str]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = stdout_console()
     quantile = ("as many, 95 of 100 times below", report["mmd2"]["floor_quantile"])
     console.print(distance_table(report, "random rows of the pool", number(report["n_eq"]["floor"]), quantile))
     if report["label_column"] is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import escape, number, print_json, print_warning, stderr_console
+from synalign_agent.cli.output import escape, number, print_json, print_warning, stderr_console, stdout_console
 from synalign_agent.cli.run import AsJson, RunsDir
 from synalign_agent.errors import InputError
 
@@ -60,10 +60,9 @@ def _write_page(path: Path, comparison: Mapping[str, Any]) -> None:
 
 
 def _print(comparison: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = stdout_console()
     sessions, differences = comparison["sessions"], comparison["differences"]
     table = Table()
     table.add_column("")

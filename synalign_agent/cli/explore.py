@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synalign_agent.cli.align import Encoder, HoldoutFraction, LabelColumn, Seed, TextColumn, one_line, progress_bars
-from synalign_agent.cli.output import escape, number, print_json, print_warning
+from synalign_agent.cli.output import escape, number, print_json, print_warning, stdout_console
 from synalign_agent.cli.run import AsJson
 from synalign_agent.toolkit import Strategy
 
@@ -64,9 +64,7 @@ def explore(
 
 
 def _print_report(report: Mapping[str, Any], paths: Mapping[str, str]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(_table(report))
     coverage = report["coverage"]
     console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDTH = 160
+"""Columns of a table that no terminal shows: names and session ids stay whole, for `grep` and logs."""
 _CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -21,6 +24,16 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def stdout_console() -> Console:
+    """Return the console for results; in a pipe or a file it is as wide as tables need, unless COLUMNS says how wide."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH
+    return console
 
 
 def print_error(message: str) -> None:
@@ -53,11 +66,9 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Print the tables of a session, its stop reason and its paths."""
-    from rich.console import Console
-
     from synalign_agent.report.verdict import reference_note, why_stopped
 
-    console = Console(highlight=False)
+    console = stdout_console()
     if summary["mmd2"]["aligned"] is not None:
         drawn, target = "rows drawn at random from the pool", ("target", summary["mmd2"]["target"])
         console.print(distance_table(summary, drawn, str(summary["n_selected"]), target))
@@ -83,9 +94,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
 def print_ledger(ledger: Mapping[str, Any]) -> None:
     """Print what the calls of a session cost and bought (see `report/ledger.py`)."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = stdout_console()
     calls, sample = ledger["calls"], ledger["per_accepted_sample"]
     if ledger["by_prompt"]:
         console.print(_spending_table("prompt", ledger["by_prompt"]))
@@ -112,7 +121,6 @@ def print_ledger(ledger: Mapping[str, Any]) -> None:
 
 def print_sessions(sessions: Sequence[Mapping[str, Any]]) -> None:
     """Print a table of sessions (see `report/sessions.py`)."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -128,7 +136,7 @@ def print_sessions(sessions: Sequence[Mapping[str, Any]]) -> None:
             number(row["mmd2"]["target"]), number(row["calls"]["done"]), number(row["calls"]["failed"]),
             number(row["cost_usd"]),
         )  # fmt: skip
-    Console(highlight=False).print(table)
+    stdout_console().print(table)
 
 
 def number(value: float | None) -> str:

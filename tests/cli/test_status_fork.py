@@ -104,6 +104,17 @@ def test_status_shows_the_ledger(cli: Cli, session_folder: Path, tmp_path: Path)
         assert text in page, text
 
 
+def test_tables_in_a_pipe_cut_no_name(cli: Cli, session_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "customer_messages-with-a-long-name-20260101-120000"
+    shutil.copytree(session_folder, session_folder.parent / name)
+    monkeypatch.delenv("COLUMNS")  # as in a pipe: nothing says how wide it is
+    assert any(f" {name} " in line for line in cli("status")[1].splitlines())
+    _, out, _ = cli("status", "t")
+    assert " summarize_attributes " in out and " completion tokens " in out
+    monkeypatch.setenv("COLUMNS", "70")
+    assert max(map(len, cli("status")[1].splitlines())) == 70
+
+
 def test_status_without_a_name_lists_all_sessions(cli: Cli, session_folder: Path, tmp_path: Path) -> None:
     runs = session_folder.parent
     assert cli("fork", "t", "--from-round", "2", "--set", "target.mmd2=0.5", "--thread-id", "forked")[0] == 0
