@@ -15,6 +15,7 @@ from synalign_agent.event_loop import run_without_loop
 from synalign_agent.fork import fork_session
 from synalign_agent.graph_thread import GraphThread, resuming
 from synalign_agent.records import Decision
+from synalign_agent.report.commands import resume_command
 from synalign_agent.report.summary import summarize
 from synalign_agent.report.write import write_outputs
 from synalign_agent.review import PendingReview, unsettled
@@ -202,7 +203,16 @@ class Session:
         return stored
 
     def export(self) -> dict[str, Any]:
-        """Write dataset and report from what there is now, without calling the model, and return the summary."""
+        """Write dataset and report from what there is now, without calling the model, and return the summary.
+
+        Raises:
+            InputError: no round is finished, so that no rows were chosen.
+        """
+        if not self.store.rounds():
+            raise InputError(
+                f"session {self.thread_id} has no finished round yet (its status is {self.status()}), so there is nothing to "
+                f"export; go on with `{resume_command(self.folder)}`"
+            )
         encoder = wiring.session_encoder(self.folder, self.store, self.config)
         data = wiring.load_data(self.folder, self.store, encoder, lambda stage: None)
         write_outputs(

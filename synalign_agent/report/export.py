@@ -90,10 +90,16 @@ def write_dataset(folder: Path, store: SessionStore, config: SessionConfig) -> p
     for name, rows in (("dataset", selected_frame(pool)), ("pool", pool)):
         frame = public_names(rows, config)
         write_atomically(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
-        write_atomically(
-            folder / f"{name}.jsonl", partial(frame.to_json, orient="records", lines=True, force_ascii=False)
-        )
+        write_atomically(folder / f"{name}.jsonl", partial(write_json_lines, frame))
     return pool
+
+
+def write_json_lines(frame: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as JSON lines; without rows as an empty file, for which pandas writes a blank line that is no JSON."""
+    if frame.empty:
+        path.write_bytes(b"")
+    else:
+        frame.to_json(path, orient="records", lines=True, force_ascii=False, **options)
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

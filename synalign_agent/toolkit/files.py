@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from synalign_agent.errors import InputError
-from synalign_agent.report.export import write_atomically
+from synalign_agent.report.export import write_atomically, write_json_lines
 
 TABLE_ENDINGS = (".parquet", ".jsonl", ".csv")
 
@@ -24,9 +24,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> Path:
     """
     writers = {
         ".parquet": lambda file: _for_parquet(frame).to_parquet(file, index=False),
-        ".jsonl": partial(
-            frame.to_json, orient="records", lines=True, force_ascii=False, date_format="iso", double_precision=15
-        ),
+        ".jsonl": partial(write_json_lines, frame, date_format="iso", double_precision=15),
         ".csv": partial(frame.to_csv, index=False),
     }
     if path.suffix.lower() not in writers:

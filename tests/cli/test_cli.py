@@ -13,6 +13,7 @@ from support.chat_server import ChatServer, Reply
 
 from synalign_agent.cli.output import escape
 from synalign_agent.config import SessionConfig
+from synalign_agent.session import Session
 
 MakeConfig = Callable[..., SessionConfig]
 Cli = Callable[..., tuple[int, str, str]]
@@ -72,6 +73,18 @@ def test_an_endpoint_failure_is_exit_5_and_says_how_to_resume(
     assert "synalign resume t" in err and "llm.api_key_env" in err
     code, _, err = cli("status", "t", "--runs-dir", str(tmp_path / "runs"))
     assert code == 0 and "Continue with: synalign resume t" in err
+
+
+@pytest.mark.parametrize("command", ["export", "report"])
+@pytest.mark.usefixtures("hash_encoder")
+def test_without_a_finished_round_there_is_nothing_to_export(
+    cli: Cli, make_config: MakeConfig, tmp_path: Path, command: str
+) -> None:
+    Session.create(make_config(), thread_id="t").close()
+    code, out, err = cli(command, "t", "--runs-dir", str(tmp_path / "runs"))
+    assert (code, out) == (2, "")
+    assert "no finished round" in err and "synalign resume t" in err
+    assert not (tmp_path / "runs" / "t" / "export").exists()
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ def test_dataset_loads_in_the_usual_libraries(make_config: MakeConfig, tmp_path:
     assert card.config.name == "default"
 
 
+def test_an_empty_dataset_is_an_empty_file(make_config: MakeConfig, chat_server: ChatServer) -> None:
+    result = run(make_config(limits__max_calls=1))
+    export = Path(result["paths"]["dataset"]).parent
+    assert result["n_selected"] == result["n_pool"] == 0
+    assert [(export / name).read_bytes() for name in ("dataset.jsonl", "pool.jsonl")] == [b"", b""]
+    assert list(pd.read_parquet(export / "dataset.parquet").columns[:2]) == ["text", "label"]
+
+
 def test_every_gate_and_reply_problem_is_counted_with_its_reason(
     make_config: MakeConfig, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
