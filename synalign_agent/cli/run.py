@@ -127,12 +127,11 @@ def show_end(session: Session, summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
     if summary["status"] == WAITING:
-        pending = session.review()
-        n_items = len(pending.items) if pending else 0
-        what = f"review of {n_items} item{'' if n_items == 1 else 's'}" if n_items else "review"
         from synalign_agent.report.commands import review_command
 
-        print_note(f"Waiting for {what}. Continue with: [bold]{escape(review_command(session.folder))}[/]")
+        print_note(
+            f"Waiting for {_what_waits(session)}. Continue with: [bold]{escape(review_command(session.folder))}[/]"
+        )
         raise typer.Exit(4)
     if not as_json:
         print_summary(summary)
@@ -146,6 +145,16 @@ def _run(session: Session, as_json: bool, log_format: str) -> None:
         for line in session.summary()["warnings"]:
             print_warning(line)
         show_end(session, go_on(session, as_json), as_json)
+
+
+def _what_waits(session: Session) -> str:
+    """Say how many items nobody has decided."""
+    pending = session.review()
+    if pending is None or not pending.undecided:
+        return "review"
+    n_items, n_undecided = len(pending.items), len(pending.undecided)
+    rest = f"; {n_items - n_undecided} of {n_items} are decided" if n_undecided < n_items else ""
+    return f"review of {n_undecided} item{'' if n_undecided == 1 else 's'}{rest}"
 
 
 def _way_on(session: Session, summary: dict[str, Any]) -> str:

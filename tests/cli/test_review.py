@@ -65,7 +65,8 @@ def test_every_decision_is_saved_and_leaving_is_safe(review: Cli, cli: Cli, tmp_
     assert code == 4
     assert f"2 of {n} items are decided" in err and "synalign review t" in err
     assert [verdict for verdict, _, _ in decisions(tmp_path)] == ["approve", "reject"]
-    assert cli("resume", "t")[0] == 4
+    code, _, err = cli("resume", "t", "--json")
+    assert code == 4 and f"Waiting for review of {n - 2} items; 2 of {n} are decided." in err
     code, _, err = cli("status", "t")
     assert code == 0 and "waiting_for_review" in err and "Continue with: synalign review t" in err
     code, _, err = review(keys="a\n" * (n - 2) + "g\n")
