@@ -12,7 +12,8 @@ from evals.compare import change_table, compare_files, summary
 from evals.output import missing_tables, target_table, write
 from evals.registry import load, settings_of
 from synalign_agent.cli.align import progress_bars
-from synalign_agent.cli.output import print_error, print_json, stdout_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import print_error, stdout_console
 from synalign_agent.errors import InputError, InterruptedByUser, SynAlignError
 
 Quick = Annotated[bool, typer.Option("--quick", help="A minute: whether it runs, no evidence.")]

@@ -54,6 +54,7 @@ def fork_session(
         ConfigError: an override names no field, or has a value that the field cannot have.
         SessionError: an override would change what both share, the new session exists, or the old one cannot be read.
     """
+    wiring.existing_session(folder.name, folder.parent)
     target = folder.parent / (thread_id or _free_name(folder))
     wiring.check_thread_id(thread_id or target.name)
     if target.exists():

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from synalign_agent.cli.answer import print_json
 from synalign_agent.cli.output import (
     distance_table,
     escape,
     label_table,
     number,
-    print_json,
     print_warning,
     stderr_console,
     stdout_console,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
 from synalign_agent import __version__
 from synalign_agent.cli import config as config_commands
 from synalign_agent.cli.align import align
+from synalign_agent.cli.answer import answer_error, one_answer
 from synalign_agent.cli.compare import compare
 from synalign_agent.cli.evaluate import evaluate
 from synalign_agent.cli.explore import explore
@@ -19,7 +21,7 @@ from synalign_agent.cli.output import print_error
 from synalign_agent.cli.review import review
 from synalign_agent.cli.run import resume, run
 from synalign_agent.cli.status import status
-from synalign_agent.errors import SynAlignError
+from synalign_agent.errors import InputError, InterruptedByUser, SynAlignError
 
 app = typer.Typer(
     name="synalign",
@@ -58,11 +60,24 @@ def top(version: bool = typer.Option(False, "--version", help="Print the version
 
 def main() -> None:
     """Run the command line; errors that a user can mend end with their sentence and exit code, not with a traceback."""
-    try:
-        app()
-    except SynAlignError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        sys.exit(130)
+    with one_answer():
+        try:
+            app()
+        except SynAlignError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", InterruptedByUser.exit_code)
+        except SystemExit as stop:
+            # Typer has said on stderr what is wrong with the arguments; its error is what it met when it gave up.
+            wrong_usage = getattr(stop.__context__, "format_message", None)
+            if wrong_usage is not None:
+                answer_error(wrong_usage(), InputError.exit_code)
+            elif stop.code == InterruptedByUser.exit_code:
+                answer_error("interrupted", InterruptedByUser.exit_code)
+            raise
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print_error(message)
+    answer_error(message, exit_code)
+    sys.exit(exit_code)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import escape, number, print_json, print_warning, stderr_console, stdout_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import escape, number, print_warning, stderr_console, stdout_console
 from synalign_agent.cli.run import AsJson, RunsDir
 from synalign_agent.errors import InputError
 

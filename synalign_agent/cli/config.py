@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from synalign_agent.cli.output import escape, print_json, print_warning, stderr_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import escape, print_warning, stderr_console
 from synalign_agent.cli.run import AsJson
 
 app = typer.Typer(help="Look at a configuration.", no_args_is_help=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synalign_agent.cli.align import Encoder, HoldoutFraction, LabelColumn, Seed, TextColumn, one_line, progress_bars
-from synalign_agent.cli.output import escape, number, print_json, print_warning, stdout_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import escape, number, print_warning, stdout_console
 from synalign_agent.cli.run import AsJson
 from synalign_agent.toolkit import Strategy
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from synalign_agent.cli.output import print_json, print_summary, stderr_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import print_summary, stderr_console
 from synalign_agent.cli.run import AsJson, RunsDir
 
 

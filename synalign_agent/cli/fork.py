@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from synalign_agent.cli.output import escape, print_json, stderr_console
+from synalign_agent.cli.answer import print_json
+from synalign_agent.cli.output import escape, stderr_console
 from synalign_agent.cli.run import AsJson, RunsDir
 from synalign_agent.errors import InputError
 

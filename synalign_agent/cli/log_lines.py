@@ -10,6 +10,7 @@ from contextvars import ContextVar
 
 import typer
 
+from synalign_agent.cli.answer import answer_error
 from synalign_agent.errors import EndpointError, SynAlignError
 
 LOG = logging.getLogger("synalign_agent.cli")
@@ -42,6 +43,7 @@ def log_lines(thread_id: str) -> Iterator[None]:
                 if isinstance(error, EndpointError):
                     said = "the endpoint failed; without `--log-format json`, resuming shows what it says"
                 LOG.error(said, extra={"error_type": type(error).__name__, "exit_code": error.exit_code})
+                answer_error(str(error), error.exit_code)
                 raise typer.Exit(error.exit_code) from None
     finally:
         _active.reset(token)

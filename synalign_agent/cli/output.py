@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +55,6 @@ def print_warning(message: str) -> None:
         LOG.warning(message)
         return
     stderr_console().print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

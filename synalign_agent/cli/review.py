@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from synalign_agent.cli.answer import print_json
 from synalign_agent.cli.output import escape, print_warning, stderr_console
 from synalign_agent.cli.review_terminal import Terminal, print_conflicts
 from synalign_agent.cli.run import AsJson, RunsDir, go_on, show_end
@@ -47,6 +48,8 @@ def review(
 
             write_review(pending, export)
             stderr_console().print(f"{len(pending.items)} items in {export}: fill in `decision` and import the file.")
+            if as_json:
+                print_json({"thread_id": thread_id, "path": str(export), "n_items": len(pending.items)})
             return
         name = reviewer or getpass.getuser()
         if import_ is not None:
@@ -63,14 +66,14 @@ def _import(session: Session, pending: PendingReview, path: Path, reviewer: str,
     stderr_console().print(f"{len(decisions)} decisions read from {path}.")
     print_conflicts(pending)
     if pending.undecided:
-        _leave(session, pending)
+        _leave(session, pending, as_json)
     _go_on(session, as_json)
 
 
 def _by_hand(session: Session, pending: PendingReview, reviewer: str, again: bool, as_json: bool) -> None:
     while True:
         if not Terminal(session, pending, reviewer).decide_all(again):
-            _leave(session, session.review() or pending)
+            _leave(session, session.review() or pending, as_json)
         summary = go_on(session, as_json, session.aanswer)
         following = session.review()
         if following is None:
@@ -88,11 +91,13 @@ def _go_on(session: Session, as_json: bool) -> None:
     show_end(session, summary, as_json)
 
 
-def _leave(session: Session, pending: PendingReview) -> None:
+def _leave(session: Session, pending: PendingReview, as_json: bool) -> None:
     from synalign_agent.report.commands import review_command
 
     console = stderr_console()
     n_decided = len(pending.items) - len(pending.undecided)
     console.print(f"{n_decided} of {len(pending.items)} items are decided, and saved.")
     console.print(f"Continue with: [bold]{escape(review_command(session.folder))}[/]", soft_wrap=True)
+    if as_json:
+        print_json(session.summary())
     raise typer.Exit(4)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from synalign_agent.cli.answer import print_json
 from synalign_agent.cli.log_lines import log_lines
-from synalign_agent.cli.output import escape, print_json, print_note, print_summary, print_warning, stderr_console
+from synalign_agent.cli.output import escape, print_note, print_summary, print_warning, stderr_console
 from synalign_agent.errors import InterruptedByUser, SynAlignError
 from synalign_agent.state import WAITING
 
@@ -114,7 +115,7 @@ def go_on(session: Session, as_json: bool, work: Work | None = None) -> dict[str
     except SynAlignError as error:
         # Bad input keeps its own message; what can be resumed says how.
         if error.exit_code != 2:
-            _print_stopped(session, "The session is saved.", as_json)
+            _print_stopped(session, "The session is saved.", as_json, str(error))
         raise
 
 
@@ -175,9 +176,9 @@ def _way_on(session: Session, summary: dict[str, Any]) -> str:
     return f"{why_stopped(reason)}. Raise the limit in {config} and {again}"
 
 
-def _print_stopped(session: Session, what: str, as_json: bool) -> None:
+def _print_stopped(session: Session, what: str, as_json: bool, error: str | None = None) -> None:
     from synalign_agent.report.commands import resume_command
 
     print_note(f"{what} Resume with: [bold]{escape(resume_command(session.folder))}[/]")
     if as_json:
-        print_json(session.summary())
+        print_json({**session.summary(), "error": error})

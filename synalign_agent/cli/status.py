@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from synalign_agent.cli.answer import print_json
 from synalign_agent.cli.output import (
     escape,
-    print_json,
     print_ledger,
     print_sessions,
     print_summary,

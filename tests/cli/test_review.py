@@ -121,6 +121,19 @@ def test_edit_and_reject_by_file(review: Cli, tmp_path: Path, name: str) -> None
     assert {reviewer for verdict, _, reviewer in decisions(tmp_path) if verdict == "reject"} == {"bob"}
 
 
+def test_with_json_stdout_holds_one_object_while_decisions_are_missing(review: Cli, tmp_path: Path) -> None:
+    n = len(texts(tmp_path))
+    code, out, _ = review("--export", "items.jsonl", "--json")
+    assert (code, json.loads(out)) == (0, {"thread_id": "t", "path": "items.jsonl", "n_items": n})
+    rows = read(tmp_path / "items.jsonl")
+    rows[0]["decision"] = "approve"
+    write(tmp_path / "items.jsonl", rows)
+    for arguments in (["--import", "items.jsonl"], []):
+        code, out, _ = review(*arguments, "--json")
+        result = json.loads(out)
+        assert (code, result["status"], result["review"]["approve"]) == (4, "waiting_for_review", 1)
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".csv":
