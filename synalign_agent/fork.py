@@ -16,13 +16,13 @@ from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.errors import ConfigError, InputError, SessionError
 from synalign_agent.event_loop import run_in_thread
-from synalign_agent.report.summary import LINEAGE
+from synalign_agent.report.summary import ERROR, LINEAGE
 from synalign_agent.state import Context, RoundSummary, State
 from synalign_agent.stores.base import SessionStore
 from synalign_agent.stores.vectors import VectorStore
 
 # Of how the parent ran, not of what it holds.
-_OF_THE_RUN = ("status", "stop_reason", "active_seconds", "reopened_with_changes", "owner")
+_OF_THE_RUN = ("status", ERROR, "stop_reason", "active_seconds", "reopened_with_changes", "owner")
 # The dimensions are proposed in round 1 and frozen from then on.
 _OF_ROUND_1 = ("dimensions",)
 _KERNEL = "align.lengthscale_multipliers:"

@@ -17,15 +17,17 @@ from langgraph.types import Command, StateSnapshot
 from synalign_agent import wiring
 from synalign_agent.config import SessionConfig
 from synalign_agent.deps import Deps
-from synalign_agent.errors import InterruptedByUser
+from synalign_agent.errors import InterruptedByUser, SynAlignError
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.graph import build_graph
+from synalign_agent.report.summary import ERROR
 from synalign_agent.review import PendingReview, read_pending
 from synalign_agent.state import WAITING, Context
 from synalign_agent.stores.base import SessionStore
 
 _RECURSION_LIMIT = 100_000
 _SETTLE_SECONDS = 10.0
+_MOST_OF_AN_ERROR = 2000
 
 
 class GraphThread:
@@ -52,7 +54,7 @@ class GraphThread:
         handle_signals: bool,
         resume: Command[Any] | None = None,
     ) -> None:
-        """Run, or continue, to the end or to a review, and keep the session's status and running time.
+        """Run, or continue, to the end or to a review; keep the session's status, running time, and the error that ended the run.
 
         Args:
             stack: takes over what is opened for the run.
@@ -63,7 +65,8 @@ class GraphThread:
         started, earlier_seconds = time.monotonic(), float(self._store.meta("active_seconds") or 0.0)
         self._active_seconds = lambda: earlier_seconds + time.monotonic() - started
         self._store.set_meta("status", "running")
-        status = "failed"
+        self._store.set_meta(ERROR, "")
+        status, failure = "failed", ""
         try:
             self._store.mark_lost_calls()
             if handle_signals:
@@ -73,8 +76,12 @@ class GraphThread:
         except (InterruptedByUser, asyncio.CancelledError, KeyboardInterrupt):
             status = "interrupted"
             raise
+        except Exception as error:
+            failure = _in_words(error)
+            raise
         finally:
             self._deps = None
+            self._store.set_meta(ERROR, failure)
             self._store.set_meta("status", status)
             self._store.set_meta("active_seconds", str(self._active_seconds()))
 
@@ -176,6 +183,12 @@ class GraphThread:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, handle, number)
             stack.callback(loop.remove_signal_handler, number)
+
+
+def _in_words(error: Exception) -> str:
+    """Return what an error says; its kind too, if it is none of ours, which are sentences."""
+    text = str(error) if isinstance(error, SynAlignError) else f"{type(error).__name__}: {error}"
+    return text[:_MOST_OF_AN_ERROR].encode("utf-8", "replace").decode()
 
 
 def resuming(answered: PendingReview) -> Command[Any]:

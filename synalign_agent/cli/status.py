@@ -40,6 +40,8 @@ def status(
             return
         console = stderr_console()
         console.print(f"{thread_id}: [bold]{summary['status']}[/], {summary['n_rounds']} rounds finished")
+        if summary["error"] is not None:
+            console.print(f"  ended with: {escape(summary['error'])}", soft_wrap=True)
         for fork in summary["lineage"]:
             console.print(_fork_line(fork), soft_wrap=True, markup=False)
         for line in summary["warnings"]:
@@ -68,5 +70,5 @@ def _list(runs_dir: Path, as_json: bool) -> None:
         return
     print_sessions(sessions)
     for row in sessions:
-        if row["error"]:
+        if row["status"] == "unreadable":
             print_warning(row["error"])

@@ -25,7 +25,7 @@ def list_sessions(runs_dir: Path) -> list[dict[str, Any]]:
     Each has `thread_id`; `status` (as `Session.status`, or `unreadable`, by a file or by a database server that cannot be used);
     `stop_reason`; `n_rounds` finished; `n_pool` (texts that people rejected included); `n_requested`; `n_selected`; `mmd2`
     {`aligned`, `target`}; `calls` {`done`, `failed`}; `cost_usd` (None where no prices are configured); `forked_from` (thread
-    id, or None); and `error` (a sentence, or None). What is not measured is None.
+    id, or None); and `error` (why it is unreadable, or which error ended its last run, or None). What is not measured is None.
     """
     found = {path.parent for name in (_DATABASE, _CONFIG) for path in runs_dir.glob(f"*/{name}")}
     refusals: dict[str, str] = {}
@@ -88,7 +88,9 @@ def _facts_from_server(url: str, folder: Path, refusals: dict[str, str]) -> dict
 def _facts(connection: Any, is_locked: Callable[[], bool]) -> dict[str, Any]:
     """Read a row from a connection to SQLite or PostgreSQL, in words that both know."""
     meta = dict(
-        connection.execute("SELECT key, value FROM meta WHERE key IN ('status', 'stop_reason', 'config', 'lineage')")
+        connection.execute(
+            "SELECT key, value FROM meta WHERE key IN ('status', 'error', 'stop_reason', 'config', 'lineage')"
+        )
     )
     config = yaml.load(meta.get("config", "{}"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     last = connection.execute(
@@ -101,8 +103,10 @@ def _facts(connection: Any, is_locked: Callable[[], bool]) -> dict[str, Any]:
     ).fetchone()
     mmd2 = metrics.get("mmd2", {})
     lineage = json.loads(meta.get("lineage", "[]"))
+    status = meta.get("status", "new")
     return {
-        "status": "interrupted" if meta.get("status") == "running" and not is_locked() else meta.get("status", "new"),
+        "status": "interrupted" if status == "running" and not is_locked() else status,
+        "error": (meta.get("error") or None) if status == "failed" else None,
         "stop_reason": meta.get("stop_reason") or None,
         "n_rounds": last[1] if last else 0,
         "n_pool": connection.execute("SELECT COUNT(*) FROM samples").fetchone()[0],

@@ -15,6 +15,8 @@ from synalign_agent.stores.reviews import standing
 
 LINEAGE = "lineage"
 """Key of the fact that says which sessions this one was forked from, as a JSON list, oldest first."""
+ERROR = "error"
+"""Key of the fact that says which error ended the last run; empty if none did."""
 DATASET = "export/dataset.parquet"
 POOL = "export/pool.parquet"
 REPORT = "report.html"
@@ -45,6 +47,7 @@ def summarize(folder: Path, store: SessionStore, *, status: str) -> dict[str, An
         "thread_id": folder.name,
         "lineage": lineage_of(store),
         "status": status,
+        "error": (store.meta(ERROR) or None) if status == "failed" else None,
         "stop_reason": store.meta("stop_reason") or None,
         "n_requested": config.get("n_samples"),
         "n_selected": last["n_selected"],

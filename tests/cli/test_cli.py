@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,43 @@ def test_an_endpoint_failure_is_exit_5_and_says_how_to_resume(
     assert "synalign resume t" in err and "llm.api_key_env" in err
     code, _, err = cli("status", "t", "--runs-dir", str(tmp_path / "runs"))
     assert code == 0 and "Continue with: synalign resume t" in err
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_status_says_which_error_ended_the_last_run(
+    cli: Cli, config_file: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = ("--runs-dir", str(tmp_path / "runs"))
+
+    def errors() -> tuple[str | None, str | None]:
+        alone, listed = (json.loads(cli("status", *name, *runs, "--json")[1]) for name in (["t"], []))
+        return alone["error"], listed["sessions"][0]["error"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chat_server, "script", lambda body, number: Reply(status=401))
+        said = json.loads(cli("run", str(config_file), "--thread-id", "t", "--json")[1])["error"]
+    assert "refused the API key (401)" in said and errors() == (said, said)
+    code, _, err = cli("status", "t", *runs)
+    assert code == 0 and f"ended with: {said}" in err
+    assert cli("status", *runs)[2] == ""  # a failed session can be read
+    assert json.loads(cli("fork", "t", *runs, "--json")[1])["error"] is None
+    shutil.rmtree(tmp_path / "runs" / "t-fork1")
+    assert cli("resume", "t", *runs)[0] == 0
+    assert errors() == (None, None)
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_an_error_of_another_kind_is_kept_with_its_name(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by \udcff")
+
+    monkeypatch.setattr("synalign_agent.wiring.open_deps", broken)
+    with Session.create(make_config(), thread_id="t") as session:
+        with pytest.raises(ZeroDivisionError):
+            session.run()
+        assert session.summary()["error"] == "ZeroDivisionError: by ?"
 
 
 @pytest.mark.parametrize("command", ["export", "report"])
