@@ -48,7 +48,7 @@ class Session:
 
     @classmethod
     def create(cls, config: SessionConfig, *, thread_id: str | None = None, accept_changes: bool = False) -> Session:
-        """Make a session, or open the one with this id if its configuration is the same.
+        """Make a session, or open the one with this id if its configuration is the same, or if no run has made anything in it.
 
         Args:
             config: what to do.
@@ -56,13 +56,15 @@ class Session:
             accept_changes: continue an existing session although its configuration differs.
 
         Raises:
-            InputError: the real rows cannot be used.
+            InputError: the real rows cannot be used, or a new session's model lacks its key or its file.
             SessionError: the session exists with another configuration (the differences are listed).
         """
         config = wiring.resolve(config)
         thread_id = thread_id or wiring.default_thread_id(config.data.path)
         wiring.check_thread_id(thread_id)
         folder = Path(config.runs_dir) / thread_id
+        if not wiring.session_exists(folder):
+            wiring.check_setup(config.llm)
         with wiring.removed_on_error(folder):
             return cls._prepared(folder, config, accept_changes)
 
@@ -102,6 +104,8 @@ class Session:
         store = wiring.open_store(folder, config)
         try:
             resumed = store.meta("config") is not None
+            # Nothing can be at odds with another configuration that was made by none: a first try that failed burns no name.
+            accept_changes = accept_changes or not _has_begun(store)
             if wiring.prepare(folder, store, config, accept_changes=accept_changes):
                 store.set_meta("reopened_with_changes", "1")
         except BaseException:
@@ -258,6 +262,12 @@ class Session:
             pending.item(decision.item_id)
         self.store.add_decisions(list(decisions))
         return pending.refreshed(self.store)
+
+
+def _has_begun(store: SessionStore) -> bool:
+    """Tell whether a run has made anything that lasts: demonstrations, calls or rounds."""
+    totals = store.call_totals()
+    return bool(totals.done or totals.n_attempts or store.rounds() or store.clusters())
 
 
 def _ignore(stage: str) -> None:

@@ -30,6 +30,7 @@ from synalign_agent.gates.length import length_limits
 from synalign_agent.llm.budget import Budget
 from synalign_agent.llm.client import JournaledModel
 from synalign_agent.llm.profiles import resolve_profile
+from synalign_agent.llm.providers import check_setup as check_setup
 from synalign_agent.llm.providers import model_name, open_endpoint
 from synalign_agent.prompting.catalog import PromptCatalog
 from synalign_agent.stores import folder as session_folder
@@ -262,6 +263,7 @@ def open_deps(
         notify: told what is being prepared.
         active_seconds: the session's running time.
     """
+    check_setup(config.llm)  # before the encoder, which takes seconds to load
     prompts = PromptCatalog.load(config.prompts_dir)
     observers = observation.open_observers(thread_id, config, n_rounds=len(store.rounds()))
     notify("Loading the sentence encoder")

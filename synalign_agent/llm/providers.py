@@ -43,6 +43,21 @@ def model_name(config: LLMConfig) -> str:
     return config.model
 
 
+def check_setup(config: LLMConfig) -> None:
+    """Refuse a model whose key or file is missing, without starting, asking or fetching anything.
+
+    Raises:
+        ConfigError: the key's variable is not set, or there is no such GGUF file.
+        MissingExtraError: the packaged model is not installed.
+    """
+    if config.provider != "embedded":
+        _api_key(config)
+    elif not (config.model or "").startswith("hf:"):
+        from synalign_agent.llm.embedded import resolve_gguf
+
+        resolve_gguf(config.model)
+
+
 @contextmanager
 def open_endpoint(config: LLMConfig) -> Iterator[Endpoint]:
     """Make the endpoint ready and end what was started for it, whatever happens in between."""
@@ -54,8 +69,15 @@ def open_endpoint(config: LLMConfig) -> Iterator[Endpoint]:
             yield Endpoint(base_url, path.name, path.name, api_key)
         return
     model = model_name(config)
-    base_url = (config.base_url or OPENAI_BASE_URL).rstrip("/")
-    api_key = os.environ.get(config.api_key_env, "")
-    if not api_key and base_url == OPENAI_BASE_URL:
+    yield Endpoint(_base_url(config), model, model, _api_key(config) or "none")
+
+
+def _base_url(config: LLMConfig) -> str:
+    return (config.base_url or OPENAI_BASE_URL).rstrip("/")
+
+
+def _api_key(config: LLMConfig) -> str:
+    key = os.environ.get(config.api_key_env, "")
+    if not key and _base_url(config) == OPENAI_BASE_URL:
         raise ConfigError(f"llm.api_key_env: the environment variable {config.api_key_env} is not set")
-    yield Endpoint(base_url, model, model, api_key or "none")
+    return key

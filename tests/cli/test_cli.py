@@ -150,6 +150,49 @@ def test_a_failed_start_leaves_no_folder_behind(cli: Cli, config_file: Path, tmp
     assert not (tmp_path / "runs" / "t").exists()
 
 
+@pytest.mark.usefixtures("hash_encoder")
+def test_a_missing_key_is_found_before_anything_is_made(
+    cli: Cli, make_config: MakeConfig, config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "hosted.yaml").write_text(
+        make_config(llm__base_url="https://api.openai.com/v1").to_yaml(), encoding="utf-8"
+    )
+    (tmp_path / "file.yaml").write_text(
+        make_config(llm__provider="embedded", llm__model="missing.gguf").to_yaml(), encoding="utf-8"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("synalign_agent.wiring.read_rows", read)
+        for name, says in (("hosted.yaml", "OPENAI_API_KEY is not set"), ("file.yaml", "no such GGUF file")):
+            code, _, err = cli("run", str(tmp_path / name), "--thread-id", "t")
+            assert code == 2 and says in err
+    assert not (tmp_path / "runs").exists()
+
+    # With another command: a session that is there, whose key is gone.
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    Session.create(make_config(llm__base_url="https://api.openai.com/v1"), thread_id="t").close()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setattr("synalign_agent.wiring.session_encoder", read)
+    code, _, err = cli("resume", "t", "--runs-dir", str(tmp_path / "runs"))
+    assert code == 2 and "OPENAI_API_KEY is not set" in err
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_a_session_that_has_made_nothing_takes_another_configuration(
+    cli: Cli, make_config: MakeConfig, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    Session.create(make_config(llm__base_url="https://api.openai.com/v1"), thread_id="t").close()
+    code, _, err = cli("run", str(config_file), "--thread-id", "t", "--seed", "9")
+    assert code == 2 and "seed: 0 -> 9" in err  # the split depends on it
+    assert cli("run", str(config_file), "--thread-id", "t")[0] == 0
+    code, _, err = cli("run", str(config_file), "--thread-id", "t", "--n-samples", "12")
+    assert code == 2 and "n_samples: 24 -> 12" in err
+
+
 def test_init_writes_a_file_that_checks(cli: Cli, chat_server: ChatServer, tmp_path: Path) -> None:
     code, _, err = cli("init")
     assert code == 0 and "synalign run" in err
