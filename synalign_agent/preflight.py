@@ -34,6 +34,7 @@ def preflight(path: Path) -> Preflight:
         SynAlignError: the first thing that is wrong, with what to do.
     """
     config = wiring.resolve(SessionConfig.load(path))
+    wiring.check_setup(config.llm)
     raw = read_rows(config.data)
     rows = split_rows(
         raw.texts, raw.labels, holdout_fraction=config.data.holdout_fraction,

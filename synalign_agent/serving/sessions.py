@@ -25,6 +25,7 @@ from synalign_agent.deps import Deps
 from synalign_agent.errors import InputError, SynAlignError
 from synalign_agent.event_loop import to_its_end
 from synalign_agent.report.export import write_atomically
+from synalign_agent.report.summary import ERROR
 from synalign_agent.serving.contexts import continued_config, session_config
 from synalign_agent.serving.open_fields import LikeOpenFields
 from synalign_agent.serving.public_errors import public_errors
@@ -39,6 +40,7 @@ client asked for a break. One that goes on writes a checkpoint there, in millise
 that take longer, the next node opens the session again. One that does not keeps everybody else from the session meanwhile."""
 _POLL_SECONDS = 0.5
 _MOST_REFUSED = 1000
+_FAILED = "a run on the server failed; its reply, and the server's log, say why"
 _ROWS = "real.jsonl"
 """File of a session's folder that holds the rows that its client sent."""
 
@@ -211,6 +213,7 @@ class ServedSessions:
             wiring.prepare(folder, store, config, accept_changes=False, way_out=_way_out(context))
             store.mark_lost_calls()
             store.set_meta("status", "running")
+            store.set_meta(ERROR, "")
             deps = wiring.open_deps(
                 thread_id, folder, config, store, stack, _ignore, lambda: earlier + time.monotonic() - started
             )
@@ -220,6 +223,7 @@ class ServedSessions:
         def end(status: str) -> None:
             with ending:
                 store.set_meta("active_seconds", str(deps.active_seconds()))
+                store.set_meta(ERROR, _FAILED if status == "failed" else "")
                 store.set_meta("status", status)
 
         deps.close = partial(end, "finished")
